@@ -1,0 +1,5 @@
+//go:build !race && !omdp_debug
+
+package batch
+
+const checkBorrows = false

@@ -1,0 +1,477 @@
+package omdp
+
+import (
+	"github.com/zmq-omdp/omdp/internal/batch"
+)
+
+// The native dialect: OMDP as zmq-omdp 4f18192 speaks it, and the extensions
+// that peers of this library use among themselves. Every message starts with
+// a header frame of one letter and a command frame of decimal digits; the
+// ROUTER's routing id in front of it belongs to the socket, not to the codec.
+
+// op is a command by its number on the wire.
+type op uint8
+
+const (
+	opInvalid    op = 0
+	opReady      op = 1
+	opRequest    op = 2
+	opReply      op = 3 // the final
+	opHeartbeat  op = 4
+	opDisconnect op = 5
+	opPartial    op = 6
+	opReject     op = 7  // PIGATO's; never sent
+	opHello      op = 8  // extension: capabilities
+	opCredit     op = 9  // extension: bytes consumed
+	opCancel     op = 10 // extension
+	opDrain      op = 11 // extension
+)
+
+var opDigits = [...]string{"0", "1", "2", "3", "4", "5", "6", "7", "8", "9", "10", "11"}
+
+const (
+	headerClient = "C"
+	headerWorker = "W"
+)
+
+// Hard limits of the codec, in frames and bytes (reliability.md, Limits).
+const (
+	maxFrames   = 16
+	maxIdentity = 255
+	maxService  = 255
+	maxRID      = 64
+)
+
+// message is one parsed message. Its slices are borrowed from the frames.
+// A field that the command does not carry is nil.
+type message struct {
+	worker  bool // header W; else C
+	op      op
+	service []byte
+	rid     []byte
+	token   []byte // the client-address frame: our dispatch token, echoed by workers
+	data    []byte
+	options []byte
+	extra   []byte   // broker → worker REQUEST: remaining, attempt, credit, raw
+	body    [][]byte // payload of PARTIAL and REPLY: one or two frames
+	caps    []byte
+	cause   []byte
+	credit  int64 // bytes
+}
+
+// parseOp reads the digits of a command. A single binary byte is accepted as
+// well (MDP's habit), never sent: no Node peer understands it.
+func parseOp(f []byte) op {
+	switch len(f) {
+	case 1:
+		c := f[0]
+		if c >= '1' && c <= '9' {
+			return op(c - '0')
+		}
+		if c >= 1 && c <= byte(opDrain) {
+			return op(c)
+		}
+	case 2:
+		if f[0] == '1' && (f[1] == '0' || f[1] == '1') {
+			return op(10 + f[1] - '0')
+		}
+	}
+	return opInvalid
+}
+
+// parseHeader reads the first two frames.
+func parseHeader(f [][]byte, m *message) bool {
+	*m = message{}
+	if len(f) < 2 || len(f) > maxFrames || len(f[0]) != 1 {
+		return false
+	}
+	switch f[0][0] {
+	case 'C':
+	case 'W':
+		m.worker = true
+	default:
+		return false
+	}
+	m.op = parseOp(f[1])
+	return m.op != opInvalid
+}
+
+func validRID(b []byte) bool     { return len(b) > 0 && len(b) <= maxRID }
+func validToken(b []byte) bool   { return len(b) > 0 && len(b) <= maxIdentity }
+func validService(b []byte) bool { return len(b) > 0 && len(b) <= maxService }
+
+// parseAtBroker reads what a client or a worker sent. It reports false for
+// anything that is not whole and right: a Node broker crashes on a missing
+// service, rid or payload; here it is one counted drop.
+func parseAtBroker(f [][]byte, m *message) bool {
+	if !parseHeader(f, m) {
+		return false
+	}
+	if m.worker {
+		return parseFromWorker(f, m)
+	}
+	return parseFromClient(f, m)
+}
+
+func parseFromClient(f [][]byte, m *message) bool {
+	switch n := len(f); m.op {
+	case opRequest: // C|2|service|rid|data[|options]
+		if n != 5 && n != 6 || !validService(f[2]) || !validRID(f[3]) {
+			return false
+		}
+		m.service, m.rid, m.data = f[2], f[3], f[4]
+		if n == 6 {
+			m.options = f[5]
+		}
+		return true
+	case opHeartbeat: // C|4[|rid]
+		return n == 2 || n == 3 && parseRID(f[2], m)
+	case opHello: // C|8|caps
+		if n != 3 {
+			return false
+		}
+		m.caps = f[2]
+		return true
+	case opCredit: // C|9|rid|bytes
+		return n == 4 && parseRID(f[2], m) && parseCredit(f[3], m)
+	case opCancel: // C|10|rid
+		return n == 3 && parseRID(f[2], m)
+	}
+	return false
+}
+
+func parseFromWorker(f [][]byte, m *message) bool {
+	switch n := len(f); m.op {
+	case opReady: // W|1|service[|caps]
+		if n != 3 && n != 4 || !validService(f[2]) {
+			return false
+		}
+		m.service = f[2]
+		if n == 4 {
+			m.caps = f[3]
+		}
+		return true
+	case opReply, opPartial: // W|3|cid|rid|payload, W|6|…; the payload is one frame or two
+		return (n == 5 || n == 6) && parseTokenRID(f, m) && parseBody(f[4:], m)
+	case opHeartbeat: // W|4[|cid|rid]
+		return n == 2 || n == 4 && parseTokenRID(f, m)
+	case opDisconnect, opDrain: // W|5, W|11
+		return n == 2
+	case opHello: // W|8|caps
+		if n != 3 {
+			return false
+		}
+		m.caps = f[2]
+		return true
+	}
+	return false
+}
+
+// parseAtClient reads what a broker sent to a client.
+func parseAtClient(f [][]byte, m *message) bool {
+	if !parseHeader(f, m) || m.worker {
+		return false
+	}
+	switch n := len(f); m.op {
+	case opReply, opPartial: // C|3|rid|payload, C|6|…
+		return (n == 4 || n == 5) && parseRID(f[2], m) && parseBody(f[3:], m)
+	case opHeartbeat: // C|4[|rid]
+		return n == 2 || n == 3 && parseRID(f[2], m)
+	case opHello: // C|8|caps
+		if n != 3 {
+			return false
+		}
+		m.caps = f[2]
+		return true
+	case opDrain: // C|11
+		return n == 2
+	}
+	return false
+}
+
+// parseAtWorker reads what a broker sent to a worker.
+func parseAtWorker(f [][]byte, m *message) bool {
+	if !parseHeader(f, m) || !m.worker {
+		return false
+	}
+	switch n := len(f); m.op {
+	case opRequest: // W|2|cid|rid|data[|options[|extra]]
+		if n < 5 || n > 7 || !parseTokenRID(f, m) {
+			return false
+		}
+		m.data = f[4]
+		if n > 5 {
+			m.options = f[5]
+		}
+		if n > 6 {
+			m.extra = f[6]
+		}
+		return true
+	case opHeartbeat: // W|4[|cid|rid]
+		return n == 2 || n == 4 && parseTokenRID(f, m)
+	case opDisconnect, opDrain: // W|5, W|11
+		return n == 2
+	case opHello: // W|8|caps
+		if n != 3 {
+			return false
+		}
+		m.caps = f[2]
+		return true
+	case opCredit: // W|9|cid|rid|bytes
+		return n == 5 && parseTokenRID(f, m) && parseCredit(f[4], m)
+	case opCancel: // W|10|cid|rid|cause
+		if n != 5 || !parseTokenRID(f, m) {
+			return false
+		}
+		m.cause = f[4]
+		return true
+	}
+	return false
+}
+
+func parseRID(f []byte, m *message) bool {
+	m.rid = f
+	return validRID(f)
+}
+
+func parseTokenRID(f [][]byte, m *message) bool {
+	m.token, m.rid = f[2], f[3]
+	return validToken(m.token) && validRID(m.rid)
+}
+
+func parseBody(f [][]byte, m *message) bool {
+	m.body = f
+	return true
+}
+
+// parseCredit reads an amount of bytes: 1 to 1 TiB. Zero, negative and absurd
+// amounts are malformed.
+func parseCredit(f []byte, m *message) bool {
+	n, rest, ok := parseInt(f)
+	m.credit = n
+	return ok && len(rest) == 0 && n > 0 && n <= 1<<40
+}
+
+// parseInt reads a decimal integer of at most 15 digits, with an optional
+// minus, and returns what follows it.
+func parseInt(b []byte) (n int64, rest []byte, ok bool) {
+	neg := len(b) > 0 && b[0] == '-'
+	if neg {
+		b = b[1:]
+	}
+	i := 0
+	for i < len(b) && i < 16 && b[i] >= '0' && b[i] <= '9' {
+		n = n*10 + int64(b[i]-'0')
+		i++
+	}
+	if i == 0 || i == 16 {
+		return 0, b, false
+	}
+	if neg {
+		n = -n
+	}
+	return n, b[i:], true
+}
+
+// The encoders append one whole message each. head writes the two first frames.
+func head(o *batch.Out, header string, c op) {
+	o.FrameString(header)
+	o.FrameString(opDigits[c])
+}
+
+// Client to broker.
+
+func appendClientRequest(o *batch.Out, service, rid string, data, options []byte) {
+	o.Begin()
+	head(o, headerClient, opRequest)
+	o.FrameString(service)
+	o.FrameString(rid)
+	o.Frame(data)
+	if options == nil {
+		o.FrameString("{}") // what zmq-omdp 4f18192 lib/Client.js sends when there are none
+	} else {
+		o.Frame(options)
+	}
+	o.End()
+}
+
+// appendClientCommand encodes C|4, C|11 (rid empty), C|4|rid and C|10|rid.
+func appendClientCommand(o *batch.Out, c op, rid string) {
+	o.Begin()
+	head(o, headerClient, c)
+	if rid != "" {
+		o.FrameString(rid)
+	}
+	o.End()
+}
+
+func appendClientCredit(o *batch.Out, rid string, n int64) {
+	o.Begin()
+	head(o, headerClient, opCredit)
+	o.FrameString(rid)
+	appendIntFrame(o, n)
+	o.End()
+}
+
+// appendHello encodes C|8|caps and W|8|caps, in both directions.
+func appendHello(o *batch.Out, header string, c *caps) {
+	o.Begin()
+	head(o, header, opHello)
+	appendCapsFrame(o, c)
+	o.End()
+}
+
+// Worker to broker.
+
+func appendReady(o *batch.Out, service string, c *caps) {
+	o.Begin()
+	head(o, headerWorker, opReady)
+	o.FrameString(service)
+	appendCapsFrame(o, c)
+	o.End()
+}
+
+// appendWorkerCommand encodes W|4, W|5, W|11 and, with a token, W|4|cid|rid.
+func appendWorkerCommand(o *batch.Out, c op, token, rid string) {
+	o.Begin()
+	head(o, headerWorker, c)
+	if token != "" {
+		o.FrameString(token)
+		o.FrameString(rid)
+	}
+	o.End()
+}
+
+// appendReplyRaw encodes a PARTIAL or REPLY as b|bytes: only towards peers that advertised.
+func appendReplyRaw(o *batch.Out, c op, token, rid string, p []byte) {
+	o.Begin()
+	head(o, headerWorker, c)
+	o.FrameString(token)
+	o.FrameString(rid)
+	o.FrameString("b")
+	o.Frame(p)
+	o.End()
+}
+
+// appendReplyJSON encodes a PARTIAL or REPLY as {"status":CODE,"msg":VALUE}.
+// Both are JSON already.
+func appendReplyJSON(o *batch.Out, c op, token, rid, code string, value []byte) {
+	o.Begin()
+	head(o, headerWorker, c)
+	o.FrameString(token)
+	o.FrameString(rid)
+	o.OpenFrame()
+	o.B = append(o.B, `{"status":`...)
+	o.B = append(o.B, code...)
+	o.B = append(o.B, `,"msg":`...)
+	o.B = append(o.B, value...)
+	o.B = append(o.B, '}')
+	o.CloseFrame()
+	o.End()
+}
+
+func appendIntFrame(o *batch.Out, n int64) {
+	o.OpenFrame()
+	o.B = appendInt(o.B, n)
+	o.CloseFrame()
+}
+
+func appendCapsFrame(o *batch.Out, c *caps) {
+	o.OpenFrame()
+	o.B = c.append(o.B)
+	o.CloseFrame()
+}
+
+// Broker to client; id is the routing id.
+
+func appendToClient(o *batch.Out, id string, c op, rid []byte, body [][]byte) {
+	o.Begin()
+	o.FrameString(id)
+	head(o, headerClient, c)
+	if rid != nil {
+		o.Frame(rid)
+	}
+	for _, f := range body {
+		o.Frame(f)
+	}
+	o.End()
+}
+
+// appendStatus encodes an error of the broker's own: a string status without
+// msg, so that no worker's error can be taken for it. executed is "", "true" or "false".
+func appendStatus(o *batch.Out, id string, rid []byte, status, executed string) {
+	o.Begin()
+	o.FrameString(id)
+	head(o, headerClient, opReply)
+	o.Frame(rid)
+	o.OpenFrame()
+	o.B = append(o.B, `{"status":"`...)
+	o.B = append(o.B, status...)
+	o.B = append(o.B, '"')
+	if executed != "" {
+		o.B = append(o.B, `,"executed":`...)
+		o.B = append(o.B, executed...)
+	}
+	o.B = append(o.B, '}')
+	o.CloseFrame()
+	o.End()
+}
+
+// Broker to worker; id is the routing id.
+
+// appendDispatch encodes the REQUEST for a worker. x is nil for workers that
+// did not advertise; options nil stay absent, unless x follows.
+func appendDispatch(o *batch.Out, id string, token, rid, data, options []byte, x *extra) {
+	o.Begin()
+	o.FrameString(id)
+	head(o, headerWorker, opRequest)
+	o.Frame(token)
+	o.Frame(rid)
+	o.Frame(data)
+	if options != nil {
+		o.Frame(options)
+	} else if x != nil {
+		o.FrameString("{}")
+	}
+	if x != nil {
+		o.OpenFrame()
+		o.B = x.append(o.B)
+		o.CloseFrame()
+	}
+	o.End()
+}
+
+// appendToWorker encodes W|4, W|5, W|11 and, with a token, W|4|cid|rid and
+// W|10|cid|rid|cause.
+func appendToWorker(o *batch.Out, id string, c op, token, rid []byte, cause string) {
+	o.Begin()
+	o.FrameString(id)
+	head(o, headerWorker, c)
+	if token != nil {
+		o.Frame(token)
+		o.Frame(rid)
+	}
+	if cause != "" {
+		o.FrameString(cause)
+	}
+	o.End()
+}
+
+func appendCreditToWorker(o *batch.Out, id string, token, rid []byte, n int64) {
+	o.Begin()
+	o.FrameString(id)
+	head(o, headerWorker, opCredit)
+	o.Frame(token)
+	o.Frame(rid)
+	appendIntFrame(o, n)
+	o.End()
+}
+
+// appendHelloTo encodes the broker's answer to HELLO and READY.
+func appendHelloTo(o *batch.Out, id, header string, c *caps) {
+	o.Begin()
+	o.FrameString(id)
+	head(o, header, opHello)
+	appendCapsFrame(o, c)
+	o.End()
+}
