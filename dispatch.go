@@ -1,0 +1,632 @@
+package omdp
+
+import (
+	"hash/maphash"
+	"math/rand/v2"
+	"time"
+)
+
+// The core: pure. It is given what arrived and what time it is, and appends
+// what is to be sent to the outboxes. It has no clock, goroutine, lock, log or
+// socket, and the same inputs give the same bytes. Misbehaviour of a peer is
+// an output (a counter, a note, perhaps a DISCONNECT), never an error.
+//
+// A request is in exactly one place: queued, or in progress in one slot of one
+// worker, or gone; it leaves with one terminal event to its client, unless the
+// client cancelled it or is gone itself.
+
+// limits of the core; every one is positive.
+type limits struct {
+	serviceQueue, totalQueue           int   // requests
+	serviceBytes, totalBytes           int64 // bytes queued
+	outstanding                        int   // requests per client
+	services, workers, clients         int
+	concurrency                        int // that a worker may claim
+	outbox                             int // messages per peer that wait for room in its pipe
+	outboxBytes, totalOutbox           int64
+	malformed                          int // messages within malformedIn: the peer is ignored for ignoreFor
+	malformedIn, ignoreFor             time.Duration
+	defaultTimeout, maxTimeout         time.Duration // negative: none; maxTimeout 0: off
+	heartbeat, retryAgain, clientGrace time.Duration
+	liveness                           int
+}
+
+type role uint8
+
+const (
+	roleNone role = iota // only counted for malformed messages
+	roleClient
+	roleWorker
+)
+
+// peer is everything known of one routing id on one listener.
+type peer struct {
+	id       string
+	listener int
+	num      uint32 // names it in keys
+	role     role
+	dead     bool // removed; what still points to it lets go
+
+	seen  instant // its last message
+	timer timer
+	beats bool // it beats, so its silence means something
+	adv   bool // it advertised: extensions may be sent to it
+	told  time.Duration
+	life  string // its own id, when it advertised
+
+	malformed      int // since malformedSince
+	malformedSince instant
+	ignoredUntil   instant
+
+	backlog backlog // what its pipe had no room for
+
+	// a client's
+	window      int64 // bytes of credit that it grants to a request
+	outstanding int
+	requests    list[request]
+	lastQueue   *clientQueue // the one used last, often the only one
+
+	// a worker's
+	service     *service
+	concurrency int
+	held        int // slots, draining ones included
+	draining    bool
+	slots       list[slot]
+	ready       node[peer] // in service.ready while it may be given a request
+	lost        []uint64   // ring of tokens that it held and lost
+	lostAt      int
+}
+
+// request is one accepted REQUEST.
+type request struct {
+	client  *peer
+	service *service
+	hash    uint64
+	chain   *request // in requestTable
+	ridLen  int
+	ridBuf  [maxRID]byte
+
+	arrived  instant
+	deadline timer // not armed: none
+	attempt  int   // dispatches so far that were sent
+	slot     *slot // nil while queued
+	queue    *clientQueue
+
+	data, options []byte // owned, while queued
+	hasOptions    bool
+
+	ofClient node[request]
+	inQueue  node[request]
+}
+
+func (r *request) rid() []byte { return r.ridBuf[:r.ridLen] }
+
+func (r *request) size() int64 { return int64(len(r.data) + len(r.options) + r.ridLen) }
+
+// noteKind is a change of state that the shell logs.
+type noteKind uint8
+
+const (
+	noteWorkerReady noteKind = iota
+	noteWorkerGone
+	noteClientGone
+	noteMalformed
+	noteIgnored
+	noteSlow
+	noteClipped
+	noteForged
+	noteJump
+)
+
+type note struct {
+	kind    noteKind
+	service string
+	reason  string
+	n       int
+}
+
+// dispatcher is the core of a broker. It is not safe for concurrent use.
+type dispatcher struct {
+	lim    limits
+	self   caps
+	random *rand.ChaCha8
+	now    instant // of the turn
+	clock  clock
+	due    instant // what deadline returned last
+
+	peers    []map[string]*peer // by listener, then by routing id
+	requests requestTable
+	services map[string]*service
+	queues   map[queueKey]*clientQueue
+	slots    []*slot
+	slotFree list[slot]
+	timers   timers
+
+	boxes       []outbox
+	blocked     list[backlog] // peers that wait for room
+	retryAt     instant
+	outboxBytes int64   // in all backlogs
+	overflowed  []*peer // to be ended at the end of the step
+
+	draining    bool
+	clients     int
+	workers     int
+	queued      int
+	queuedBytes int64
+	nextPeer    uint32
+	nextService uint32
+
+	freeRequests []*request
+	freeQueues   []*clientQueue
+	x            extra // scratch
+	notes        []note
+	stats        counters
+}
+
+// newDispatcher makes a core with the given number of listeners. self is what
+// the broker tells of itself; seed feeds the tokens.
+func newDispatcher(lim limits, self caps, seed [32]byte, listeners int) *dispatcher {
+	d := &dispatcher{
+		lim: lim, self: self, random: rand.NewChaCha8(seed), due: never, retryAt: never,
+		peers:    make([]map[string]*peer, listeners),
+		boxes:    make([]outbox, listeners),
+		services: map[string]*service{}, queues: map[queueKey]*clientQueue{},
+	}
+	d.requests.seed = maphash.MakeSeed()
+	for i := range d.peers {
+		d.peers[i] = map[string]*peer{}
+	}
+	return d
+}
+
+// receive takes one well-formed message of the peer id on listener l.
+func (d *dispatcher) receive(now instant, l int, id []byte, m *message) {
+	d.now = now
+	p := d.peers[l][string(id)]
+	if p != nil {
+		if p.ignoredUntil > now {
+			d.stats.Ignored++
+			return
+		}
+		p.seen = now
+	}
+	switch {
+	case m.worker && p != nil && p.role == roleClient, !m.worker && p != nil && p.role == roleWorker:
+		d.onMalformed(l, id, p, false) // a peer is a client or a worker for life
+	case m.worker:
+		d.fromWorker(l, id, p, m)
+	default:
+		d.fromClient(l, id, p, m)
+	}
+	d.finish()
+}
+
+// malformed takes a message that the codec refused; worker tells that it had a
+// worker's header.
+func (d *dispatcher) malformed(now instant, l int, id []byte, worker bool) {
+	d.now = now
+	p := d.peers[l][string(id)]
+	if p != nil && p.ignoredUntil > now {
+		d.stats.Ignored++
+		return
+	}
+	d.onMalformed(l, id, p, worker)
+	d.finish()
+}
+
+// onMalformed counts a breach of protocol against its sender alone. A worker
+// is told to start anew ("Broker SHALL force disconnect … if any error occurs").
+func (d *dispatcher) onMalformed(l int, id []byte, p *peer, worker bool) {
+	d.stats.Malformed++
+	if p == nil {
+		if d.clients >= d.lim.clients {
+			return
+		}
+		p = d.addPeer(l, id)
+	}
+	if p.malformed == 0 || d.now-p.malformedSince > d.lim.malformedIn {
+		if p.malformedSince == 0 {
+			d.note(noteMalformed, p, "") // once a peer
+		}
+		p.malformed, p.malformedSince = 0, d.now
+	}
+	p.malformed++
+	if p.malformed >= d.lim.malformed {
+		p.ignoredUntil = d.now + d.lim.ignoreFor
+		p.malformed = 0
+		d.note(noteIgnored, p, "")
+	}
+	switch {
+	case p.role == roleWorker:
+		n, since, until := p.malformed, p.malformedSince, p.ignoredUntil
+		d.disconnectWorker(p, "malformed message")
+		p = d.addPeer(l, id) // what it did is remembered
+		p.malformed, p.malformedSince, p.ignoredUntil = n, since, until
+	case worker:
+		d.sayDisconnect(l, id)
+	}
+}
+
+func (d *dispatcher) addPeer(l int, id []byte) *peer {
+	d.nextPeer++
+	p := &peer{id: string(id), listener: l, num: d.nextPeer, seen: d.now}
+	p.timer.peer = p
+	p.ready.owner = p
+	p.backlog.node.owner = &p.backlog
+	p.backlog.peer = p
+	d.peers[l][p.id] = p
+	d.clients++
+	d.timers.set(&p.timer, d.now+max(foreignLiveness, d.lim.ignoreFor, d.lim.malformedIn))
+	return p
+}
+
+func (d *dispatcher) removePeer(p *peer) {
+	p.dead = true
+	delete(d.peers[p.listener], p.id)
+	d.timers.remove(&p.timer)
+	d.dropBacklog(p)
+	if q := p.lastQueue; q != nil && q.requests.front() == nil {
+		d.freeQueue(q)
+	}
+	p.lastQueue = nil
+	if p.role == roleWorker {
+		d.workers--
+	} else {
+		d.clients--
+	}
+}
+
+// Clients.
+
+func (d *dispatcher) fromClient(l int, id []byte, p *peer, m *message) {
+	switch m.op {
+	case opRequest:
+		d.onRequest(l, id, p, m)
+	case opHello:
+		d.onHello(l, id, p, m)
+	case opHeartbeat:
+		d.onClientHeartbeat(l, id, p, m)
+	case opCredit:
+		if r := d.lookup(p, m.rid); r != nil && r.slot != nil && r.slot.worker.adv {
+			w := r.slot.worker
+			appendCreditToWorker(d.open(w), w.id, r.slot.token[:], r.rid(), m.credit)
+			d.close(w, origin{})
+		}
+	case opCancel:
+		if r := d.lookup(p, m.rid); r != nil {
+			d.stats.Canceled++
+			d.drop(r, causeClient)
+		}
+	}
+}
+
+// lookup finds a live request of this very client (I8).
+func (d *dispatcher) lookup(p *peer, rid []byte) *request {
+	if p == nil || p.outstanding == 0 {
+		return nil
+	}
+	return d.requests.find(p, rid, d.requests.hash(p, rid))
+}
+
+// addClient makes p, or a new peer, a client; nil at the limit.
+func (d *dispatcher) addClient(l int, id []byte, p *peer) *peer {
+	if p == nil {
+		if d.clients >= d.lim.clients {
+			d.stats.Overloaded++
+			return nil
+		}
+		p = d.addPeer(l, id)
+	}
+	p.role = roleClient
+	return p
+}
+
+func (d *dispatcher) onHello(l int, id []byte, p *peer, m *message) {
+	c, ok := parseCaps(m.caps)
+	if !ok {
+		d.onMalformed(l, id, p, false)
+		return
+	}
+	if p = d.addClient(l, id, p); p == nil {
+		return
+	}
+	if p.life != "" && p.life != c.ID { // another life under the same routing id: the old one's calls are over
+		d.dropAll(p)
+	}
+	p.adv, p.beats, p.life, p.told, p.window = true, true, c.ID, c.interval(), min(c.Credit, 1<<40)
+	appendHelloTo(d.open(p), p.id, headerClient, &d.self)
+	d.close(p, origin{})
+	if at := d.now + d.clientLimit(p); at < p.timer.at {
+		d.timers.set(&p.timer, at)
+	}
+}
+
+// onClientHeartbeat forwards a beat for a request to its worker. One for a
+// request that is not held is answered LOST, so that calls of a broker's
+// former life end; by the order of the outbox it can't overtake a reply.
+func (d *dispatcher) onClientHeartbeat(l int, id []byte, p *peer, m *message) {
+	if p != nil {
+		p.beats = true
+	}
+	if m.rid == nil {
+		return
+	}
+	r := d.lookup(p, m.rid)
+	if r == nil {
+		d.stats.UnknownRequests++
+		if p != nil && p.role == roleClient {
+			d.sayStatus(p, m.rid, statusLost, "")
+			return
+		}
+		appendStatus(d.openUnknown(l), string(id), m.rid, statusLost, "")
+		d.closeUnknown(l)
+		return
+	}
+	if r.slot != nil {
+		w := r.slot.worker
+		appendToWorker(d.open(w), w.id, opHeartbeat, r.slot.token[:], r.rid(), "")
+		d.close(w, origin{})
+	}
+}
+
+func (d *dispatcher) onRequest(l int, id []byte, p *peer, m *message) {
+	if p == nil || p.role == roleNone {
+		if p = d.addClient(l, id, p); p == nil {
+			appendStatus(d.openUnknown(l), string(id), m.rid, statusOverloaded, "false")
+			d.closeUnknown(l)
+			return
+		}
+	}
+	if d.lookup(p, m.rid) != nil { // a live id creates nothing (I21)
+		d.stats.Duplicates++
+		return
+	}
+	o, ok := parseOptions(m.options)
+	if !ok {
+		d.sayStatus(p, m.rid, statusMalformed, "false")
+		d.onMalformed(l, id, p, false)
+		return
+	}
+	s := d.services[string(m.service)]
+	if status := d.refuse(p, s, m, o); status != "" {
+		if status == statusOverloaded {
+			d.stats.Overloaded++
+		}
+		d.stats.Refused++
+		d.sayStatus(p, m.rid, status, "false")
+		return
+	}
+	if s == nil {
+		s = d.addService(m.service)
+	}
+	d.stats.Accepted++
+	r := d.addRequest(p, s, m.rid, o)
+	if w := s.ready.front(); w != nil && s.queued == 0 {
+		d.dispatch(r, w, m.data, m.options)
+		return
+	}
+	r.keep(m.data, m.options)
+	d.enqueue(r, false)
+}
+
+// refuse says why a request can't be accepted, or nothing.
+func (d *dispatcher) refuse(p *peer, s *service, m *message, o options) string {
+	size := int64(len(m.data) + len(m.options) + len(m.rid))
+	switch {
+	case d.draining:
+		return statusDraining
+	case p.backlog.slow, p.outstanding >= d.lim.outstanding:
+		return statusOverloaded
+	case s == nil && o.failFast, s != nil && s.workers == 0 && o.failFast:
+		return statusNoWorker
+	case s == nil:
+		if len(d.services) >= d.lim.services {
+			return statusOverloaded
+		}
+	case s.ready.front() != nil && s.queued == 0: // goes to a worker at once
+		return ""
+	case s.queued >= d.lim.serviceQueue, s.bytes+size > d.lim.serviceBytes:
+		return statusOverloaded
+	}
+	if d.queued >= d.lim.totalQueue || d.queuedBytes+size > d.lim.totalBytes || size > d.lim.serviceBytes {
+		return statusOverloaded
+	}
+	return ""
+}
+
+func (d *dispatcher) addRequest(p *peer, s *service, rid []byte, o options) *request {
+	var r *request
+	if n := len(d.freeRequests); n > 0 {
+		r = d.freeRequests[n-1]
+		d.freeRequests = d.freeRequests[:n-1]
+	} else {
+		r = &request{}
+		r.deadline.req = r
+		r.ofClient.owner, r.inQueue.owner = r, r
+	}
+	r.client, r.service, r.arrived, r.attempt = p, s, d.now, 0
+	r.ridLen = copy(r.ridBuf[:], rid)
+	d.requests.add(r)
+	p.requests.pushBack(&r.ofClient)
+	p.outstanding++
+	s.requests++
+	t := o.timeout
+	if t == timeoutDefault {
+		t = d.lim.defaultTimeout
+	}
+	if d.lim.maxTimeout > 0 && (t < 0 || t > d.lim.maxTimeout) {
+		t = d.lim.maxTimeout
+	}
+	if t >= 0 && t < never-d.now {
+		d.timers.set(&r.deadline, d.now+t)
+	}
+	return r
+}
+
+// keep copies what a queued request needs later.
+func (r *request) keep(data, options []byte) {
+	r.data = append(r.data[:0], data...)
+	r.options, r.hasOptions = append(r.options[:0], options...), options != nil
+}
+
+// removeRequest forgets a request that is in no queue and no slot.
+func (d *dispatcher) removeRequest(r *request) {
+	p, s := r.client, r.service
+	d.requests.remove(r)
+	d.timers.remove(&r.deadline)
+	p.requests.remove(&r.ofClient)
+	p.outstanding--
+	s.requests--
+	d.releaseService(s)
+	r.client, r.service, r.slot, r.queue = nil, nil, nil, nil
+	if cap(r.data) > 16<<10 || cap(r.options) > 16<<10 {
+		r.data, r.options = nil, nil // memory of rare large ones goes back
+	}
+	if len(d.freeRequests) < 1<<14 {
+		d.freeRequests = append(d.freeRequests, r)
+	}
+}
+
+// Causes that a CANCEL carries to the worker.
+const (
+	causeClient   = "client"
+	causeDeadline = "deadline"
+	causeGone     = "gone"
+	causeStalled  = "stalled" // nothing was heard of the request for its worker's liveness
+)
+
+// drop ends a request without a word to its client: it was cancelled, it has
+// had its terminal, or the client is gone. The worker learns the cause.
+func (d *dispatcher) drop(r *request, cause string) {
+	if sl := r.slot; sl != nil {
+		d.drainSlot(sl, cause)
+	} else if r.queue != nil { // else its dispatch is just being undone
+		d.dequeue(r)
+	}
+	d.removeRequest(r)
+}
+
+// end gives a request its terminal, by a status of the broker's own.
+func (d *dispatcher) end(r *request, status, executed, cause string) {
+	d.sayStatus(r.client, r.rid(), status, executed)
+	d.drop(r, cause)
+}
+
+func (d *dispatcher) dropAll(p *peer) {
+	for r := p.requests.front(); r != nil; r = p.requests.front() {
+		d.stats.ClientGone++
+		d.drop(r, causeGone)
+	}
+}
+
+// clientGone forgets a client that can't be reached or was silent too long.
+func (d *dispatcher) clientGone(p *peer, reason string) {
+	if p.outstanding > 0 {
+		d.note(noteClientGone, p, reason)
+	}
+	d.dropAll(p)
+	d.removePeer(p)
+}
+
+func (d *dispatcher) clientLimit(p *peer) time.Duration { return lifeLimit(p.told, d.lim.liveness) }
+
+// Time.
+
+// deadline is when expire is to be called at the latest; never if there is nothing to wait for.
+func (d *dispatcher) deadline() instant {
+	d.due = min(d.timers.next(), d.retryAt)
+	return d.due
+}
+
+// expire does everything that is due at now. It is cheap when nothing is.
+func (d *dispatcher) expire(now instant) {
+	d.now = now
+	if d.clock.turn(now, d.due, d.lim.heartbeat) {
+		d.notes = append(d.notes, note{kind: noteJump})
+	}
+	for t := d.timers.due(now); t != nil; t = d.timers.due(now) {
+		if t.req != nil {
+			d.onDeadline(t.req)
+		} else {
+			d.onTick(t.peer)
+		}
+	}
+	if now >= d.retryAt {
+		d.retry()
+	}
+	d.finish()
+}
+
+func (d *dispatcher) onDeadline(r *request) {
+	d.timers.remove(&r.deadline)
+	d.stats.Expired++
+	executed := ""
+	if r.slot == nil {
+		executed = "false"
+	}
+	d.end(r, statusTimeout, executed, causeDeadline)
+}
+
+func (d *dispatcher) onTick(p *peer) {
+	if p.role == roleWorker {
+		d.onWorkerTick(p)
+		return
+	}
+	limit := d.clientLimit(p)
+	since := d.clock.silentSince(p.seen)
+	switch quiet := d.now-since >= limit; {
+	case quiet && p.beats:
+		d.clientGone(p, "silent")
+	case quiet && p.outstanding == 0 && p.ignoredUntil <= d.now:
+		d.removePeer(p)
+	default:
+		// A client that never beats is held by the deadlines of its requests alone.
+		d.timers.set(&p.timer, max(since+limit, d.now+limit/4, p.ignoredUntil))
+	}
+}
+
+// drain stops the acceptance of requests and tells every peer that
+// understands it to go elsewhere.
+func (d *dispatcher) drain(now instant) {
+	d.now, d.draining = now, true
+	d.eachPeer(func(p *peer) {
+		switch {
+		case p.role == roleWorker && p.adv:
+			appendToWorker(d.open(p), p.id, opDrain, nil, nil, "")
+			d.close(p, origin{})
+		case p.role == roleClient && p.adv:
+			appendToClient(d.open(p), p.id, opDrain, nil, nil)
+			d.close(p, origin{})
+		}
+	})
+	d.finish()
+}
+
+// shut ends everything: queued requests were not executed, those in progress
+// may have been, and every worker is disconnected.
+func (d *dispatcher) shut(now instant) {
+	d.now, d.draining = now, true
+	d.eachPeer(func(p *peer) {
+		switch p.role {
+		case roleWorker:
+			d.sayDisconnect(p.listener, []byte(p.id))
+		case roleClient:
+			for r := p.requests.front(); r != nil; r = p.requests.front() {
+				if r.slot == nil {
+					d.end(r, statusDraining, "false", causeGone)
+				} else {
+					d.end(r, statusLost, "", causeGone)
+				}
+			}
+		}
+	})
+	d.finish()
+}
+
+func (d *dispatcher) note(k noteKind, p *peer, reason string) {
+	n := note{kind: k, reason: reason, n: p.held}
+	if p.service != nil {
+		n.service = p.service.name
+	}
+	d.notes = append(d.notes, n)
+}

@@ -1,0 +1,327 @@
+package omdp
+
+import (
+	"time"
+
+	"github.com/zmq-omdp/omdp/internal/batch"
+)
+
+// outbox holds what one listener is to send, encoded at once: nothing that was
+// emitted can change later (S7).
+type outbox struct {
+	out, spare         batch.Out
+	origins, oldOrigin []origin
+}
+
+// origin says what a message of an outbox was, for the case that it could not be sent.
+type origin struct {
+	peer    *peer // nil: a stranger
+	slot    *slot // it was the dispatch of this slot …
+	gen     uint64
+	req     *request // what undo took off the slot
+	backlog bool     // it came from the head of its peer's backlog
+}
+
+// backlog holds what a peer's pipe had no room for, in order, bounded by the
+// limits. While there is any, everything to the peer joins it.
+type backlog struct {
+	out    *batch.Out
+	peer   *peer
+	slow   bool // over the limit; its requests have ended
+	sent   int  // scratch of settle
+	trying bool // its head is in an outbox
+	node   node[backlog]
+}
+
+func (b *backlog) blocked() bool { return b.node.listed() }
+
+// open starts a message to p; close ends it.
+func (d *dispatcher) open(p *peer) *batch.Out {
+	if p.backlog.blocked() {
+		return p.backlog.out
+	}
+	return &d.boxes[p.listener].out
+}
+
+func (d *dispatcher) close(p *peer, o origin) {
+	o.peer = p
+	if !p.backlog.blocked() {
+		b := &d.boxes[p.listener]
+		b.origins = append(b.origins, o)
+		return
+	}
+	q := p.backlog.out
+	d.grew(p, len(q.Message(q.Len()-1)))
+}
+
+// openUnknown starts a message to a peer that has no entry; closeUnknown ends it.
+func (d *dispatcher) openUnknown(l int) *batch.Out { return &d.boxes[l].out }
+
+func (d *dispatcher) closeUnknown(l int) {
+	d.boxes[l].origins = append(d.boxes[l].origins, origin{})
+}
+
+// sayStatus sends an error of the broker's own. One that would only add to
+// what a hopelessly slow client does not read is counted and dropped.
+func (d *dispatcher) sayStatus(p *peer, rid []byte, status, executed string) {
+	if p.dead || p.backlog.slow && status != statusSlowClient && p.backlog.out.Len() > 2*d.lim.outbox {
+		d.stats.Dropped++
+		return
+	}
+	appendStatus(d.open(p), p.id, rid, status, executed)
+	d.close(p, origin{})
+}
+
+func (d *dispatcher) sayDisconnect(l int, id []byte) {
+	appendToWorker(d.openUnknown(l), string(id), opDisconnect, nil, nil, "")
+	d.closeUnknown(l)
+}
+
+// pending tells whether listener l has something to send.
+func (d *dispatcher) pending(l int) bool { return d.boxes[l].out.Len() > 0 }
+
+// take hands over what listener l is to send. It stays valid until settle,
+// which the caller calls with the results filled in.
+func (d *dispatcher) take(l int) *batch.Out {
+	b := &d.boxes[l]
+	b.out, b.spare = b.spare, b.out
+	b.origins, b.oldOrigin = b.oldOrigin[:0], b.origins
+	return &b.spare
+}
+
+// settle looks at what became of the batch that take gave.
+func (d *dispatcher) settle(now instant, l int) {
+	b := &d.boxes[l]
+	for i, s := range b.spare.Results {
+		if s != batch.Sent || b.oldOrigin[i].backlog {
+			d.now = now
+			d.settleSlowly(b)
+			d.finish()
+			break
+		}
+	}
+	b.spare.Reset()
+}
+
+// settleSlowly: a message for which there was no room waits in its peer's
+// backlog, a dispatch that was not sent was no attempt (I14a), and a peer that
+// can't be reached is gone.
+func (d *dispatcher) settleSlowly(b *outbox) {
+	out := &b.spare
+	var undone []int
+	var gone, tried []*peer
+	for i, s := range out.Results {
+		o := b.oldOrigin[i]
+		p := o.peer
+		if p == nil || p.dead {
+			continue
+		}
+		if o.backlog {
+			if p.backlog.sent < 0 {
+				p.backlog.sent = 0
+				tried = append(tried, p)
+			}
+			if s == batch.Sent {
+				p.backlog.sent++
+				continue
+			}
+		}
+		switch s {
+		case batch.Sent:
+		case batch.Again:
+			d.stats.Again++
+			d.block(p)
+			switch {
+			case o.slot != nil:
+				undone = append(undone, i)
+			case !o.backlog:
+				p.backlog.out.AppendPacked(out.Message(i))
+				d.grew(p, len(out.Message(i)))
+			}
+		default:
+			d.stats.Unreachable++
+			if o.slot != nil {
+				undone = append(undone, i)
+			}
+			gone = append(gone, p)
+		}
+	}
+	// First take every unsent dispatch off its worker, then forget who is gone,
+	// then queue again, the first at the head.
+	for _, i := range undone {
+		if o := b.oldOrigin[i]; o.slot.gen == o.gen && o.slot.worker == o.peer {
+			b.oldOrigin[i].req = d.undo(o.slot)
+		}
+	}
+	for _, p := range gone {
+		switch {
+		case p.dead:
+		case p.role == roleWorker:
+			d.workerLost(p, "unreachable")
+		default:
+			d.clientGone(p, "unreachable")
+		}
+	}
+	for k := len(undone) - 1; k >= 0; k-- {
+		i := undone[k]
+		if r := d.unsent(out.Message(i), b.oldOrigin[i]); r != nil {
+			d.enqueue(r, true)
+		}
+	}
+	for _, i := range undone {
+		if w := b.oldOrigin[i].peer; w.service != nil && d.services[w.service.name] == w.service {
+			d.pump(w.service)
+		}
+	}
+	for _, p := range tried {
+		if !p.dead {
+			d.shrink(p)
+		}
+	}
+}
+
+// undo frees a slot whose REQUEST was never sent and returns its request, if
+// that still lives.
+func (d *dispatcher) undo(sl *slot) *request {
+	w, r := sl.worker, sl.req
+	if r != nil {
+		d.stats.Requeued++
+		r.attempt--
+		r.slot = nil
+	}
+	d.freeSlot(sl)
+	d.setReady(w)
+	return r
+}
+
+// unsent gives the request of an undone dispatch its data back from the packed
+// message. It returns nil if the request is gone by now.
+func (d *dispatcher) unsent(packed []byte, o origin) *request {
+	if o.req == nil || o.req.client == nil {
+		return nil
+	}
+	in := batch.In{B: packed}
+	f := in.Next() // id|W|2|token|rid|data[|options[|extra]]
+	var options []byte
+	if len(f) > 6 {
+		options = f[6]
+	}
+	o.req.keep(f[5], options)
+	return o.req
+}
+
+// Room.
+
+const (
+	retryWait  = 2 * time.Millisecond // POLLOUT of a ROUTER says nothing of one peer (reliability.md, fact 7)
+	retryCount = 256                  // messages of one peer tried at once
+)
+
+func (d *dispatcher) block(p *peer) {
+	if p.backlog.blocked() {
+		return
+	}
+	if p.backlog.out == nil {
+		p.backlog.out = &batch.Out{}
+	}
+	p.backlog.sent, p.backlog.trying = -1, false
+	d.blocked.pushBack(&p.backlog.node)
+	if d.retryAt == never {
+		d.retryAt = d.now + retryWait
+	}
+	if p.role == roleWorker {
+		d.setReady(p)
+	}
+}
+
+// grew accounts n bytes that joined p's backlog.
+func (d *dispatcher) grew(p *peer, n int) {
+	d.outboxBytes += int64(n)
+	q := &p.backlog
+	if !q.slow && (q.out.Len() > d.lim.outbox || int64(len(q.out.B)) > d.lim.outboxBytes || d.outboxBytes > d.lim.totalOutbox) {
+		q.slow = true
+		d.overflowed = append(d.overflowed, p)
+	}
+}
+
+// shrink drops what was sent from the head of p's backlog, and unblocks p when
+// nothing is left.
+func (d *dispatcher) shrink(p *peer) {
+	q := &p.backlog
+	d.outboxBytes -= int64(len(q.out.B))
+	q.out.DropFront(q.sent)
+	d.outboxBytes += int64(len(q.out.B))
+	q.sent, q.trying = -1, false
+	if q.out.Len() == 0 {
+		d.unblock(p)
+	}
+}
+
+func (d *dispatcher) unblock(p *peer) {
+	p.backlog.slow = false
+	d.blocked.remove(&p.backlog.node)
+	p.backlog.out = nil
+	if d.blocked.n == 0 {
+		d.retryAt = never
+	}
+	if p.role == roleWorker && !p.dead {
+		d.setReady(p)
+		d.pump(p.service)
+	}
+}
+
+func (d *dispatcher) dropBacklog(p *peer) {
+	if p.backlog.blocked() {
+		d.outboxBytes -= int64(len(p.backlog.out.B))
+		d.unblock(p)
+	}
+}
+
+// retry tries the head of every backlog again.
+func (d *dispatcher) retry() {
+	d.retryAt = d.now + retryWait
+	for k := d.blocked.head; k != nil; {
+		q := k.owner
+		k = k.next
+		if q.out.Len() == 0 { // only a dispatch had no room
+			d.unblock(q.peer)
+			continue
+		}
+		if q.trying { // its listener has not sent it yet
+			continue
+		}
+		q.trying = true
+		b := &d.boxes[q.peer.listener]
+		bytes := 0
+		for i := 0; i < min(q.out.Len(), retryCount) && bytes < 1<<20; i++ {
+			m := q.out.Message(i)
+			bytes += len(m)
+			b.out.AppendPacked(m)
+			b.origins = append(b.origins, origin{peer: q.peer, backlog: true})
+		}
+	}
+	if d.blocked.n == 0 {
+		d.retryAt = never
+	}
+}
+
+// finish ends a step: peers whose backlog went over the limit are dealt with
+// here, where no list is being walked.
+func (d *dispatcher) finish() {
+	for len(d.overflowed) > 0 {
+		p := d.overflowed[0]
+		d.overflowed = append(d.overflowed[:0], d.overflowed[1:]...)
+		if p.dead {
+			continue
+		}
+		d.stats.SlowClients++
+		d.note(noteSlow, p, "")
+		if p.role == roleWorker {
+			d.workerLost(p, "does not read")
+			continue
+		}
+		for r := p.requests.front(); r != nil; r = p.requests.front() {
+			d.end(r, statusSlowClient, "", causeGone)
+		}
+	}
+}

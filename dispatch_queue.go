@@ -1,0 +1,294 @@
+package omdp
+
+import (
+	"hash/maphash"
+	"slices"
+)
+
+// service is a name with workers or requests. It exists as long as it has any.
+type service struct {
+	name string
+	num  uint32
+
+	workers  int
+	requests int        // queued and in progress
+	ready    list[peer] // workers that may be given a request, the least recently used first
+
+	turns  list[clientQueue] // clients that wait, the one whose turn it is first
+	queued int
+	bytes  int64
+
+	completed uint64
+}
+
+// clientQueue holds what one client has queued at one service, in order. The
+// queues of a service take turns, so a flood of one client holds up none other.
+type clientQueue struct {
+	key      queueKey
+	requests list[request]
+	turn     node[clientQueue]
+}
+
+type queueKey struct{ client, service uint32 }
+
+func (d *dispatcher) addService(name []byte) *service {
+	d.nextService++
+	s := &service{name: string(name), num: d.nextService}
+	d.services[s.name] = s
+	return s
+}
+
+// releaseService forgets a service that nobody needs any more.
+func (d *dispatcher) releaseService(s *service) {
+	if s.workers == 0 && s.requests == 0 {
+		delete(d.services, s.name)
+	}
+}
+
+// enqueue puts a request with its data at the tail of its client's queue, or,
+// when its dispatch failed, back to the head of everything.
+func (d *dispatcher) enqueue(r *request, head bool) {
+	s := r.service
+	q := d.queueOf(r.client, s)
+	r.queue = q
+	if head {
+		q.requests.pushFront(&r.inQueue)
+	} else {
+		q.requests.pushBack(&r.inQueue)
+	}
+	switch {
+	case !q.turn.listed():
+		if head {
+			s.turns.pushFront(&q.turn)
+		} else {
+			s.turns.pushBack(&q.turn)
+		}
+	case head:
+		s.turns.remove(&q.turn)
+		s.turns.pushFront(&q.turn)
+	}
+	s.queued++
+	d.queued++
+	s.bytes += r.size()
+	d.queuedBytes += r.size()
+}
+
+func (d *dispatcher) queueOf(p *peer, s *service) *clientQueue {
+	key := queueKey{p.num, s.num}
+	if q := p.lastQueue; q != nil && q.key == key {
+		return q
+	}
+	q := d.queues[key]
+	if q == nil {
+		if n := len(d.freeQueues); n > 0 {
+			q = d.freeQueues[n-1]
+			d.freeQueues = d.freeQueues[:n-1]
+		} else {
+			q = &clientQueue{}
+			q.turn.owner = q
+		}
+		q.key = key
+		d.queues[key] = q
+	}
+	if last := p.lastQueue; last != nil && last.requests.front() == nil {
+		d.freeQueue(last)
+	}
+	p.lastQueue = q
+	return q
+}
+
+// dequeue takes a queued request out, wherever it stands.
+func (d *dispatcher) dequeue(r *request) {
+	q, s := r.queue, r.service
+	q.requests.remove(&r.inQueue)
+	s.queued--
+	d.queued--
+	s.bytes -= r.size()
+	d.queuedBytes -= r.size()
+	r.queue = nil
+	if q.requests.front() == nil {
+		s.turns.remove(&q.turn)
+		if r.client.lastQueue != q { // the one used last is kept for the next request
+			d.freeQueue(q)
+		}
+	}
+}
+
+func (d *dispatcher) freeQueue(q *clientQueue) {
+	delete(d.queues, q.key)
+	q.key = queueKey{}
+	if len(d.freeQueues) < 1<<12 {
+		d.freeQueues = append(d.freeQueues, q)
+	}
+}
+
+// pump gives queued requests to free workers until one of them runs out (I13).
+func (d *dispatcher) pump(s *service) {
+	for s.queued > 0 {
+		w := s.ready.front()
+		if w == nil {
+			return
+		}
+		q := s.turns.front()
+		r := q.requests.front()
+		d.dequeue(r)
+		if s.turns.front() == q { // still waiting: to the end of the line
+			s.turns.remove(&q.turn)
+			s.turns.pushBack(&q.turn)
+		}
+		if r.deadline.armed() && r.deadline.at <= d.now { // never at or after the deadline (I11)
+			d.stats.Expired++
+			d.sayStatus(r.client, r.rid(), statusTimeout, "false")
+			d.removeRequest(r)
+			continue
+		}
+		var options []byte
+		if r.hasOptions {
+			options = r.options
+			if options == nil {
+				options = []byte{}
+			}
+		}
+		d.dispatch(r, w, r.data, options)
+	}
+}
+
+// eachPeer visits every peer in the order of their first message, so that
+// the same history gives the same bytes.
+func (d *dispatcher) eachPeer(f func(*peer)) {
+	var all []*peer
+	for _, m := range d.peers {
+		for _, p := range m { // order does not matter: sorted below
+			all = append(all, p)
+		}
+	}
+	slices.SortFunc(all, func(a, b *peer) int { return int(a.num) - int(b.num) })
+	for _, p := range all {
+		if !p.dead {
+			f(p)
+		}
+	}
+}
+
+// list is a doubly linked list whose links are fields of its members, so that
+// every change is O(1) and nothing is allocated. The zero value is empty.
+type list[T any] struct {
+	head, tail *node[T]
+	n          int
+}
+
+type node[T any] struct {
+	prev, next *node[T]
+	in         *list[T]
+	owner      *T
+}
+
+func (k *node[T]) listed() bool { return k.in != nil }
+
+func (l *list[T]) front() *T {
+	if l.head == nil {
+		return nil
+	}
+	return l.head.owner
+}
+
+func (l *list[T]) pushBack(k *node[T]) {
+	k.in, k.prev, k.next = l, l.tail, nil
+	if l.tail != nil {
+		l.tail.next = k
+	} else {
+		l.head = k
+	}
+	l.tail = k
+	l.n++
+}
+
+func (l *list[T]) pushFront(k *node[T]) {
+	k.in, k.prev, k.next = l, nil, l.head
+	if l.head != nil {
+		l.head.prev = k
+	} else {
+		l.tail = k
+	}
+	l.head = k
+	l.n++
+}
+
+func (l *list[T]) remove(k *node[T]) {
+	if k.in != l {
+		panic("omdp: BUG: removed from a list that it is not in")
+	}
+	if k.prev != nil {
+		k.prev.next = k.next
+	} else {
+		l.head = k.next
+	}
+	if k.next != nil {
+		k.next.prev = k.prev
+	} else {
+		l.tail = k.prev
+	}
+	k.in, k.prev, k.next = nil, nil, nil
+	l.n--
+}
+
+// requestTable finds live requests by client and request id: ids are the
+// clients' own and collide. It chains requests through a field of theirs, so
+// that a request costs no allocation and one hash. Which bucket a request is
+// in depends on a random seed, against floods of colliding ids; nothing that
+// is emitted does.
+type requestTable struct {
+	seed    maphash.Seed
+	buckets []*request
+	n       int
+}
+
+// hash puts ids that differ in their last character alone side by side:
+// clients count, so the ids of neighbouring requests share cache lines.
+func (t *requestTable) hash(p *peer, rid []byte) uint64 {
+	last := len(rid) - 1
+	return (maphash.Bytes(t.seed, rid[:last])^uint64(p.num)*0x9E3779B97F4A7C15)<<4 | uint64(rid[last]&15)
+}
+
+func (t *requestTable) find(p *peer, rid []byte, hash uint64) *request {
+	if t.n == 0 {
+		return nil
+	}
+	r := t.buckets[hash&uint64(len(t.buckets)-1)]
+	for r != nil && (r.hash != hash || r.client != p || string(r.rid()) != string(rid)) {
+		r = r.chain
+	}
+	return r
+}
+
+func (t *requestTable) add(r *request) {
+	if 2*t.n >= len(t.buckets) { // half full, so that most chains have one member
+		t.grow()
+	}
+	r.hash = t.hash(r.client, r.rid())
+	b := &t.buckets[r.hash&uint64(len(t.buckets)-1)]
+	r.chain, *b = *b, r
+	t.n++
+}
+
+func (t *requestTable) remove(r *request) {
+	b := &t.buckets[r.hash&uint64(len(t.buckets)-1)]
+	for *b != r {
+		b = &(*b).chain
+	}
+	*b, r.chain = r.chain, nil
+	t.n--
+}
+
+func (t *requestTable) grow() {
+	old := t.buckets
+	t.buckets = make([]*request, max(64, 2*len(old)))
+	for _, r := range old {
+		for r != nil {
+			next := r.chain
+			b := &t.buckets[r.hash&uint64(len(t.buckets)-1)]
+			r.chain, *b = *b, r
+			r = next
+		}
+	}
+}

@@ -1,0 +1,417 @@
+package omdp
+
+import (
+	"encoding/binary"
+	"time"
+)
+
+// slot is one place at a worker: it holds a request, or drains one that ended
+// before its worker said so, or is free. Its token is what the worker echoes.
+type slot struct {
+	index    uint32 // in dispatcher.slots
+	gen      uint64 // grows at every use, so that a late result is recognised
+	token    [tokenLen]byte
+	worker   *peer
+	req      *request // nil while it drains
+	rid      [maxRID]byte
+	ridLen   int
+	progress instant // the last partial or heartbeat under the token
+	partial  bool    // one was forwarded: never dispatched again (I5)
+	of       node[slot]
+}
+
+// A token is 4 characters that name the slot and 22 that are 128 random bits:
+// found in O(1), unguessable, printable, since Node peers pass the frame
+// through UTF-8. It hides the client's routing id from the worker (I7).
+const (
+	tokenIndexLen = 4
+	tokenLen      = tokenIndexLen + 22
+)
+
+const base64url = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-_"
+
+var base64value = func() (v [256]uint8) {
+	for i := range v {
+		v[i] = 255
+	}
+	for i := range len(base64url) {
+		v[base64url[i]] = uint8(i)
+	}
+	return v
+}()
+
+// printable writes 128 bits as 22 characters.
+func printable(dst []byte, hi, lo uint64) {
+	for i := range 11 {
+		dst[i] = base64url[hi>>(6*i)&63]
+		dst[11+i] = base64url[lo>>(6*i)&63]
+	}
+}
+
+func (d *dispatcher) takeSlot(w *peer, r *request) *slot {
+	sl := d.slotFree.front()
+	if sl != nil {
+		d.slotFree.remove(&sl.of)
+	} else {
+		sl = &slot{index: uint32(len(d.slots))}
+		sl.of.owner = sl
+		d.slots = append(d.slots, sl)
+		for i := range tokenIndexLen {
+			sl.token[i] = base64url[sl.index>>(6*i)&63]
+		}
+	}
+	printable(sl.token[tokenIndexLen:], d.random.Uint64(), d.random.Uint64())
+	sl.gen++
+	sl.worker, sl.req, sl.progress, sl.partial = w, r, d.now, false
+	sl.ridLen = copy(sl.rid[:], r.rid())
+	w.slots.pushBack(&sl.of)
+	w.held++
+	return sl
+}
+
+// freeSlot gives the place back; the token is remembered for a while, so that
+// a late message under it is told from a forged one.
+func (d *dispatcher) freeSlot(sl *slot) {
+	w := sl.worker
+	w.slots.remove(&sl.of)
+	w.held--
+	w.lost[w.lostAt] = tokenMark(sl.token[:])
+	w.lostAt = (w.lostAt + 1) % len(w.lost)
+	sl.worker, sl.req = nil, nil
+	d.slotFree.pushBack(&sl.of)
+}
+
+func tokenMark(t []byte) uint64 { return binary.LittleEndian.Uint64(t[tokenIndexLen:]) }
+
+// slotOf finds the slot that a worker names by its token, and reports whether
+// that very worker holds it under that very token (I6).
+func (d *dispatcher) slotOf(w *peer, m *message) *slot {
+	if len(m.token) != tokenLen {
+		return nil
+	}
+	index := 0
+	for i := range tokenIndexLen {
+		v := base64value[m.token[i]]
+		if v == 255 {
+			return nil
+		}
+		index |= int(v) << (6 * i)
+	}
+	if index >= len(d.slots) {
+		return nil
+	}
+	sl := d.slots[index]
+	if sl.worker != w || string(sl.token[:]) != string(m.token) || string(sl.rid[:sl.ridLen]) != string(m.rid) {
+		return nil
+	}
+	return sl
+}
+
+// held tells whether w held the token a while ago.
+func (w *peer) heldOnce(token []byte) bool {
+	if len(token) != tokenLen {
+		return false
+	}
+	for _, t := range w.lost {
+		if t == tokenMark(token) {
+			return true
+		}
+	}
+	return false
+}
+
+func (d *dispatcher) fromWorker(l int, id []byte, p *peer, m *message) {
+	if m.op == opReady {
+		d.onReady(l, id, p, m)
+		return
+	}
+	if p == nil || p.role != roleWorker { // a command before READY (I6)
+		if m.op != opDisconnect {
+			d.stats.Unregistered++
+			d.sayDisconnect(l, id)
+		}
+		return
+	}
+	switch m.op {
+	case opReply, opPartial:
+		d.onReply(p, m)
+	case opHeartbeat:
+		d.onWorkerHeartbeat(p, m)
+	case opDisconnect:
+		d.workerLost(p, "left")
+	case opDrain:
+		p.draining = true
+		d.setReady(p)
+	case opHello:
+		c, ok := parseCaps(m.caps)
+		if !ok || !p.adv {
+			d.onMalformed(l, id, p, true)
+			return
+		}
+		p.told, p.concurrency = c.interval(), d.clip(p, c.Concurrency)
+		d.growLost(p)
+		d.setReady(p)
+		d.pump(p.service)
+	}
+}
+
+func (d *dispatcher) onReady(l int, id []byte, p *peer, m *message) {
+	c, adv := caps{}, m.caps != nil
+	if adv {
+		ok := false
+		if c, ok = parseCaps(m.caps); !ok {
+			d.onMalformed(l, id, p, true)
+			return
+		}
+	}
+	if p != nil && p.role == roleWorker { // a second READY (I16)
+		d.disconnectWorker(p, "second READY")
+		return
+	}
+	s := d.services[string(m.service)]
+	if d.draining || d.workers >= d.lim.workers || s == nil && len(d.services) >= d.lim.services {
+		d.stats.Overloaded++
+		d.sayDisconnect(l, id)
+		return
+	}
+	if s == nil {
+		s = d.addService(m.service)
+	}
+	if p == nil {
+		p = d.addPeer(l, id)
+	}
+	d.clients--
+	d.workers++
+	s.workers++
+	p.role, p.service, p.concurrency, p.beats = roleWorker, s, 1, true
+	if adv {
+		p.adv, p.life, p.told = true, c.ID, c.interval()
+		p.concurrency = d.clip(p, c.Concurrency)
+		appendHelloTo(d.open(p), p.id, headerWorker, &d.self)
+		d.close(p, origin{})
+	}
+	d.growLost(p)
+	d.note(noteWorkerReady, p, "")
+	d.timers.set(&p.timer, d.now+d.lim.heartbeat)
+	d.setReady(p)
+	d.pump(s)
+}
+
+// clip bounds the concurrency that a worker claims.
+func (d *dispatcher) clip(p *peer, n int) int {
+	if n > d.lim.concurrency {
+		d.note(noteClipped, p, "")
+		return d.lim.concurrency
+	}
+	return max(n, 1)
+}
+
+func (d *dispatcher) growLost(p *peer) {
+	if n := p.concurrency + 64; n > len(p.lost) {
+		p.lost = append(p.lost, make([]uint64, n-len(p.lost))...)
+	}
+}
+
+// setReady keeps p in its service's list of free workers exactly while it may
+// be given a request. It joins at the end: the least recently used is first.
+func (d *dispatcher) setReady(p *peer) {
+	may := p.role == roleWorker && !p.dead && !p.draining && !p.backlog.blocked() && p.held < p.concurrency
+	switch {
+	case may && !p.ready.listed():
+		p.service.ready.pushBack(&p.ready)
+	case !may && p.ready.listed():
+		p.service.ready.remove(&p.ready)
+	}
+}
+
+// dispatch gives a request, which is in no queue, to a free worker.
+func (d *dispatcher) dispatch(r *request, w *peer, data, options []byte) {
+	sl := d.takeSlot(w, r)
+	r.slot = sl
+	r.attempt++
+	d.stats.Dispatched++
+	w.service.ready.remove(&w.ready)
+	d.setReady(w)
+	var x *extra
+	if w.adv {
+		x = &d.x
+		*x = extra{remaining: -1, attempt: r.attempt, credit: r.client.window, raw: r.client.adv}
+		if r.deadline.armed() {
+			x.remaining = max(int64((r.deadline.at-d.now)/time.Millisecond), 1)
+		}
+	}
+	appendDispatch(d.open(w), w.id, sl.token[:], r.rid(), data, options, x)
+	d.close(w, origin{slot: sl, gen: sl.gen})
+	if !r.client.adv {
+		// "Broker MAY notify Client on Request dispatch to Worker": Node clients take it
+		// as the first sign of life of a request; ours need none and save a message.
+		appendToClient(d.open(r.client), r.client.id, opHeartbeat, r.rid(), nil)
+		d.close(r.client, origin{})
+	}
+}
+
+// unauthentic deals with a message under a token that its sender does not
+// hold: one that it lost a while ago is counted, one that it never held is a
+// breach of protocol.
+func (d *dispatcher) unauthentic(w *peer, m *message) {
+	if w.heldOnce(m.token) {
+		d.stats.StaleTokens++
+		return
+	}
+	d.stats.Forged++
+	d.note(noteForged, w, "")
+	d.disconnectWorker(w, "forged token")
+}
+
+func (d *dispatcher) onReply(w *peer, m *message) {
+	sl := d.slotOf(w, m)
+	if sl == nil {
+		d.unauthentic(w, m)
+		return
+	}
+	final := m.op == opReply
+	sl.progress = d.now
+	r := sl.req
+	if r != nil {
+		d.forward(r.client, m)
+		if !final {
+			sl.partial = true
+			d.stats.Partials++
+			return
+		}
+		d.stats.Completed++
+		w.service.completed++
+		d.removeRequest(r)
+	} else if !final {
+		d.stats.Dropped++
+		return
+	}
+	d.freeSlot(sl)
+	d.setReady(w)
+	d.pump(w.service)
+}
+
+// forward passes a payload on unchanged. Raw bytes towards a client that did
+// not advertise, which an honest worker does not send, become JSON.
+func (d *dispatcher) forward(c *peer, m *message) {
+	o := d.open(c)
+	if len(m.body) == 2 && !c.adv && string(m.body[0]) == "b" {
+		o.Begin()
+		o.FrameString(c.id)
+		head(o, headerClient, m.op)
+		o.Frame(m.rid)
+		o.OpenFrame()
+		o.B = append(appendBytes(append(o.B, okPrefix...), m.body[1]), '}')
+		o.CloseFrame()
+		o.End()
+	} else {
+		appendToClient(o, c.id, m.op, m.rid, m.body)
+	}
+	d.close(c, origin{})
+}
+
+func (d *dispatcher) onWorkerHeartbeat(w *peer, m *message) {
+	if m.token == nil {
+		if !w.adv { // a Node worker beats bare only when it holds nothing
+			d.freeDraining(w)
+		}
+		return
+	}
+	sl := d.slotOf(w, m)
+	if sl == nil {
+		d.unauthentic(w, m)
+		return
+	}
+	sl.progress = d.now
+	if sl.req != nil {
+		c := sl.req.client
+		appendToClient(d.open(c), c.id, opHeartbeat, m.rid, nil)
+		d.close(c, origin{})
+	}
+}
+
+func (d *dispatcher) freeDraining(w *peer) {
+	for k := w.slots.head; k != nil; {
+		sl := k.owner
+		k = k.next
+		if sl.req == nil {
+			d.freeSlot(sl)
+		}
+	}
+	d.setReady(w)
+	d.pump(w.service)
+}
+
+// drainSlot takes the request off a slot that its worker still works on. The
+// place is free again when the worker says so.
+func (d *dispatcher) drainSlot(sl *slot, cause string) {
+	w := sl.worker
+	sl.req = nil
+	sl.progress = d.now
+	if w.adv && cause != "" {
+		appendToWorker(d.open(w), w.id, opCancel, sl.token[:], sl.rid[:sl.ridLen], cause)
+		d.close(w, origin{})
+	}
+}
+
+// onWorkerTick beats (I18), and looks at what the worker owes.
+func (d *dispatcher) onWorkerTick(w *peer) {
+	limit := lifeLimit(w.told, d.lim.liveness)
+	if d.now-d.clock.silentSince(w.seen) >= limit {
+		d.disconnectWorker(w, "silent")
+		return
+	}
+	d.timers.set(&w.timer, d.now+d.lim.heartbeat)
+	appendToWorker(d.open(w), w.id, opHeartbeat, nil, nil, "")
+	d.close(w, origin{})
+	freed := false
+	for k := w.slots.head; k != nil; {
+		sl := k.owner
+		k = k.next
+		if d.now-d.clock.silentSince(sl.progress) < limit {
+			continue
+		}
+		switch {
+		case sl.req != nil: // nothing heard of it for the liveness (I19)
+			d.stats.Stalled++
+			d.end(sl.req, statusWorkerLost, "", causeStalled)
+		case w.adv: // it does not beat for it: it does not hold it
+			d.freeSlot(sl)
+			freed = true
+		default: // a Node worker that holds a request drops the next one: let it start anew
+			d.disconnectWorker(w, "does not end a request")
+			return
+		}
+	}
+	if freed {
+		d.setReady(w)
+		d.pump(w.service)
+	}
+}
+
+// disconnectWorker ends a worker's registration and tells it.
+func (d *dispatcher) disconnectWorker(w *peer, reason string) {
+	l, id := w.listener, w.id
+	d.workerLost(w, reason)
+	d.sayDisconnect(l, []byte(id))
+}
+
+// workerLost forgets a worker. What it held may have been executed.
+func (d *dispatcher) workerLost(w *peer, reason string) {
+	d.note(noteWorkerGone, w, reason)
+	s := w.service
+	d.removePeer(w)
+	d.setReady(w)
+	for sl := w.slots.front(); sl != nil; sl = w.slots.front() {
+		r := sl.req
+		d.freeSlot(sl)
+		if r != nil {
+			d.stats.WorkerLost++
+			r.slot = nil
+			d.sayStatus(r.client, r.rid(), statusWorkerLost, "")
+			d.removeRequest(r)
+		}
+	}
+	s.workers--
+	d.releaseService(s)
+}
