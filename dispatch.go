@@ -334,8 +334,10 @@ func (d *dispatcher) onHello(l int, id []byte, p *peer, m *message) {
 		d.dropAll(p)
 	}
 	p.adv, p.beats, p.life, p.told, p.window = true, true, c.ID, c.interval(), min(c.Credit, 1<<40)
-	appendHelloTo(d.open(p), p.id, headerClient, &d.self)
-	d.close(p, origin{})
+	if d.mayTell(p) {
+		appendHelloTo(d.open(p), p.id, headerClient, &d.self)
+		d.close(p, origin{})
+	}
 	if at := d.now + d.clientLimit(p); at < p.timer.at {
 		d.timers.set(&p.timer, at)
 	}

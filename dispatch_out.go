@@ -29,7 +29,9 @@ type backlog struct {
 	peer   *peer
 	slow   bool // over the limit; its requests have ended
 	sent   int  // scratch of settle
-	trying bool // its head is in an outbox
+	wait   time.Duration
+	at     instant // when it is tried next
+	trying bool    // its head is in an outbox
 	node   node[backlog]
 }
 
@@ -61,11 +63,19 @@ func (d *dispatcher) closeUnknown(l int) {
 	d.boxes[l].origins = append(d.boxes[l].origins, origin{})
 }
 
-// sayStatus sends an error of the broker's own. One that would only add to
-// what a hopelessly slow client does not read is counted and dropped.
-func (d *dispatcher) sayStatus(p *peer, rid []byte, status, executed string) {
-	if p.dead || p.backlog.slow && status != statusSlowClient && p.backlog.out.Len() > 2*d.lim.outbox {
+// mayTell is false for answers that would only add to what a hopelessly slow
+// client does not read; they are counted and dropped.
+func (d *dispatcher) mayTell(p *peer) bool {
+	if p.dead || p.backlog.slow && p.backlog.out.Len() > 2*d.lim.outbox {
 		d.stats.Dropped++
+		return false
+	}
+	return true
+}
+
+// sayStatus sends an error of the broker's own.
+func (d *dispatcher) sayStatus(p *peer, rid []byte, status, executed string) {
+	if status != statusSlowClient && !d.mayTell(p) {
 		return
 	}
 	appendStatus(d.open(p), p.id, rid, status, executed)
@@ -128,6 +138,9 @@ func (d *dispatcher) settleSlowly(b *outbox) {
 		}
 		switch s {
 		case batch.Sent:
+			if o.slot != nil {
+				p.backlog.wait = 0
+			}
 		case batch.Again:
 			d.stats.Again++
 			d.block(p)
@@ -212,9 +225,13 @@ func (d *dispatcher) unsent(packed []byte, o origin) *request {
 
 // Room.
 
+// A blocked peer is tried again on a timer, as POLLOUT of a ROUTER says
+// nothing of one peer (reliability.md, fact 7): soon after a burst, and rarely
+// one that does not read at all.
 const (
-	retryWait  = 2 * time.Millisecond // POLLOUT of a ROUTER says nothing of one peer (reliability.md, fact 7)
-	retryCount = 256                  // messages of one peer tried at once
+	retryMin   = 100 * time.Microsecond
+	retryMax   = 5 * time.Millisecond
+	retryCount = 512 // messages of one peer tried at once
 )
 
 func (d *dispatcher) block(p *peer) {
@@ -226,12 +243,17 @@ func (d *dispatcher) block(p *peer) {
 	}
 	p.backlog.sent, p.backlog.trying = -1, false
 	d.blocked.pushBack(&p.backlog.node)
-	if d.retryAt == never {
-		d.retryAt = d.now + retryWait
-	}
+	d.later(&p.backlog)
 	if p.role == roleWorker {
 		d.setReady(p)
 	}
+}
+
+// later sets when q is tried next: twice as long after each try without success.
+func (d *dispatcher) later(q *backlog) {
+	q.wait = min(max(2*q.wait, retryMin), retryMax)
+	q.at = d.now + q.wait
+	d.retryAt = min(d.retryAt, q.at)
 }
 
 // grew accounts n bytes that joined p's backlog.
@@ -251,9 +273,14 @@ func (d *dispatcher) shrink(p *peer) {
 	d.outboxBytes -= int64(len(q.out.B))
 	q.out.DropFront(q.sent)
 	d.outboxBytes += int64(len(q.out.B))
+	if q.sent > 0 {
+		q.wait = 0
+	}
 	q.sent, q.trying = -1, false
 	if q.out.Len() == 0 {
 		d.unblock(p)
+	} else {
+		d.later(q)
 	}
 }
 
@@ -279,10 +306,14 @@ func (d *dispatcher) dropBacklog(p *peer) {
 
 // retry tries the head of every backlog again.
 func (d *dispatcher) retry() {
-	d.retryAt = d.now + retryWait
+	d.retryAt = never
 	for k := d.blocked.head; k != nil; {
 		q := k.owner
 		k = k.next
+		if q.at > d.now {
+			d.retryAt = min(d.retryAt, q.at)
+			continue
+		}
 		if q.out.Len() == 0 { // only a dispatch had no room
 			d.unblock(q.peer)
 			continue
@@ -299,9 +330,6 @@ func (d *dispatcher) retry() {
 			b.out.AppendPacked(m)
 			b.origins = append(b.origins, origin{peer: q.peer, backlog: true})
 		}
-	}
-	if d.blocked.n == 0 {
-		d.retryAt = never
 	}
 }
 

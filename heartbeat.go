@@ -16,7 +16,6 @@ const (
 	defaultHeartbeat = 2500 * time.Millisecond
 	defaultLiveness  = 3
 	foreignLiveness  = 15 * time.Second
-	defaultTimeout   = 60 * time.Second // of a request
 )
 
 // lifeLimit is how long a peer may be silent: liveness of its own intervals if
