@@ -140,6 +140,10 @@ func (d *dispatcher) fromWorker(l int, id []byte, p *peer, m *message) {
 	case opDisconnect:
 		d.workerLost(p, "left")
 	case opDrain:
+		if p.adv && !p.draining { // the answer: whatever was dispatched to it came before this
+			appendToWorker(d.open(p), p.id, opDrain, nil, nil, "")
+			d.close(p, origin{})
+		}
 		p.draining = true
 		d.setReady(p)
 	case opHello:
