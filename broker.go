@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"strings"
 	"sync"
 	"time"
 
@@ -52,8 +53,8 @@ type Limits struct {
 	Workers       int           // 4,096: DISCONNECT
 	Clients       int           // tracked at once, 10,000: ErrOverloaded
 	Concurrency   int           // that a worker may claim, 1,000: clipped
-	Outbox        int           // messages that wait for one peer, 1,000: ErrSlowConsumer
-	OutboxBytes   int64         // 8 MiB
+	Outbox        int           // messages that wait for one peer, 100,000: ErrSlowConsumer
+	OutboxBytes   int64         // their bytes, 8 MiB, or twice what a client's windows allow if that is more
 	TotalOutbox   int64         // bytes that wait for all peers, 256 MiB
 	Malformed     int           // malformed messages of one peer within MalformedTime, 10: ignored for IgnoreTime
 	MalformedTime time.Duration // 10 s
@@ -150,7 +151,7 @@ func (c *BrokerConfig) fill() (limits, error) {
 		{"ServiceQueue", &l.ServiceQueue, 10_000}, {"TotalQueue", &l.TotalQueue, 100_000},
 		{"Outstanding", &l.Outstanding, 10_000}, {"Services", &l.Services, 1024},
 		{"Workers", &l.Workers, 4096}, {"Clients", &l.Clients, 10_000}, {"Concurrency", &l.Concurrency, 1000},
-		{"Outbox", &l.Outbox, 1000}, {"Malformed", &l.Malformed, 10}, {"Backlog", &l.Backlog, 1024},
+		{"Outbox", &l.Outbox, 100_000}, {"Malformed", &l.Malformed, 10}, {"Backlog", &l.Backlog, 1024},
 	} {
 		if *f.v = orDefault(*f.v, f.def); *f.v < 1 {
 			return limits{}, fmt.Errorf("Limits.%s: %d is negative", f.name, *f.v)
@@ -297,12 +298,29 @@ func (b *Broker) turn(i int) (again, closing bool) {
 	return more || !l.in.Empty() || b.core.pending(i), b.closing
 }
 
-// farewell sends what is left to say, as far as there is room for it.
+// lastRead is how long the sockets stay open after the last words. A peer's
+// libzmq drops what it has received and not handed out when it finds the
+// connection cut (ZMQ_IMMEDIATE): finals and DISCONNECTs would be lost.
+const lastRead = 50 * time.Millisecond
+
+// farewell sends what is left to say, as far as there is room for it, and
+// gives peers the time to read it.
 func (b *Broker) farewell(i int) {
+	l := b.listeners[i]
 	b.mu.Lock()
-	defer b.mu.Unlock()
 	if b.core.pending(i) {
-		b.listeners[i].router.Exchange(b.core.take(i), &b.listeners[i].in)
+		l.router.Exchange(b.core.take(i), &l.in)
+	}
+	alone := len(b.core.peers[i]) == 0 || strings.HasPrefix(l.bound, "inproc:") // there nothing is dropped
+	b.mu.Unlock()
+	for end := time.Now().Add(lastRead); !alone && time.Now().Before(end); {
+		more, err := l.router.Exchange(nil, &l.in)
+		if err == nil && !more {
+			err = l.router.Wait(end)
+		}
+		if err != nil {
+			return
+		}
 	}
 }
 

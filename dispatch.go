@@ -71,6 +71,9 @@ type peer struct {
 	concurrency int
 	held        int // slots, draining ones included
 	draining    bool
+	burst       int    // requests in the present batch
+	burstTurn   uint64 // … which is this one
+	resting     bool   // had its share of it; in dispatcher.resting
 	slots       list[slot]
 	ready       node[peer] // in service.ready while it may be given a request
 	lost        []uint64   // ring of tokens that it held and lost
@@ -147,6 +150,9 @@ type dispatcher struct {
 	retryAt     instant
 	outboxBytes int64   // in all backlogs
 	overflowed  []*peer // to be ended at the end of the step
+	turn        uint64  // batches taken
+	resting     []*peer // workers that had their share of the batch
+	rested      []*peer // the other array of resting
 
 	draining    bool
 	clients     int
@@ -333,11 +339,17 @@ func (d *dispatcher) onHello(l int, id []byte, p *peer, m *message) {
 	if p.life != "" && p.life != c.ID { // another life under the same routing id: the old one's calls are over
 		d.dropAll(p)
 	}
-	p.adv, p.beats, p.life, p.told, p.window = true, true, c.ID, c.interval(), min(c.Credit, 1<<40)
+	p.adv, p.life, p.told, p.window = true, c.ID, c.interval(), min(c.Credit, 1<<40)
 	if d.mayTell(p) {
 		appendHelloTo(d.open(p), p.id, headerClient, &d.self)
 		d.close(p, origin{})
 	}
+	d.watch(p)
+}
+
+// watch notes that a client beats, so that its silence will be noticed in time.
+func (d *dispatcher) watch(p *peer) {
+	p.beats = true
 	if at := d.now + d.clientLimit(p); at < p.timer.at {
 		d.timers.set(&p.timer, at)
 	}
@@ -348,7 +360,7 @@ func (d *dispatcher) onHello(l int, id []byte, p *peer, m *message) {
 // former life end; by the order of the outbox it can't overtake a reply.
 func (d *dispatcher) onClientHeartbeat(l int, id []byte, p *peer, m *message) {
 	if p != nil {
-		p.beats = true
+		d.watch(p)
 	}
 	if m.rid == nil {
 		return
@@ -582,7 +594,12 @@ func (d *dispatcher) onTick(p *peer) {
 	case quiet && p.outstanding == 0 && p.ignoredUntil <= d.now:
 		d.removePeer(p)
 	default:
-		// A client that never beats is held by the deadlines of its requests alone.
+		// A client that never beats is held by the deadlines of its requests alone:
+		// a beat for one of them finds out whether it is still there.
+		if r := p.requests.front(); quiet && r != nil && !p.backlog.blocked() {
+			appendToClient(d.open(p), p.id, opHeartbeat, r.rid(), nil)
+			d.close(p, origin{})
+		}
 		d.timers.set(&p.timer, max(since+limit, d.now+limit/4, p.ignoredUntil))
 	}
 }

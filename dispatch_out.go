@@ -94,6 +94,7 @@ func (d *dispatcher) pending(l int) bool { return d.boxes[l].out.Len() > 0 }
 // which the caller calls with the results filled in.
 func (d *dispatcher) take(l int) *batch.Out {
 	b := &d.boxes[l]
+	d.turn++
 	b.out, b.spare = b.spare, b.out
 	b.origins, b.oldOrigin = b.oldOrigin[:0], b.origins
 	return &b.spare
@@ -111,6 +112,25 @@ func (d *dispatcher) settle(now instant, l int) {
 		}
 	}
 	b.spare.Reset()
+	if len(d.resting) > 0 {
+		d.now = now
+		d.resume()
+	}
+}
+
+// resume gives workers that had their share of the last batch more.
+func (d *dispatcher) resume() {
+	resting := d.resting
+	d.resting = d.rested[:0]
+	for _, w := range resting {
+		w.resting = false
+		if !w.dead {
+			d.setReady(w)
+			d.pump(w.service)
+		}
+	}
+	clear(resting)
+	d.rested = resting
 }
 
 // settleSlowly: a message for which there was no room waits in its peer's
@@ -147,6 +167,10 @@ func (d *dispatcher) settleSlowly(b *outbox) {
 			switch {
 			case o.slot != nil:
 				undone = append(undone, i)
+				if p.backlog.out.Len() == 0 { // a beat finds out when there is room again
+					appendToWorker(p.backlog.out, p.id, opHeartbeat, nil, nil, "")
+					d.grew(p, len(p.backlog.out.B))
+				}
 			case !o.backlog:
 				p.backlog.out.AppendPacked(out.Message(i))
 				d.grew(p, len(out.Message(i)))
@@ -260,7 +284,11 @@ func (d *dispatcher) later(q *backlog) {
 func (d *dispatcher) grew(p *peer, n int) {
 	d.outboxBytes += int64(n)
 	q := &p.backlog
-	if !q.slow && (q.out.Len() > d.lim.outbox || int64(len(q.out.B)) > d.lim.outboxBytes || d.outboxBytes > d.lim.totalOutbox) {
+	most := d.lim.outboxBytes
+	if p.adv && p.role == roleClient { // it agreed to take so much: that it comes all at once is no fault of its
+		most = max(most, 2*p.window*int64(p.outstanding))
+	}
+	if !q.slow && (q.out.Len() > d.lim.outbox || int64(len(q.out.B)) > most || d.outboxBytes > d.lim.totalOutbox) {
 		q.slow = true
 		d.overflowed = append(d.overflowed, p)
 	}
@@ -314,17 +342,17 @@ func (d *dispatcher) retry() {
 			d.retryAt = min(d.retryAt, q.at)
 			continue
 		}
-		if q.out.Len() == 0 { // only a dispatch had no room
-			d.unblock(q.peer)
-			continue
-		}
 		if q.trying { // its listener has not sent it yet
 			continue
 		}
 		q.trying = true
 		b := &d.boxes[q.peer.listener]
 		bytes := 0
-		for i := 0; i < min(q.out.Len(), retryCount) && bytes < 1<<20; i++ {
+		count := min(q.out.Len(), retryCount)
+		if q.wait > retryMin { // there was no room for the first: do not copy all again and again
+			count = 1
+		}
+		for i := 0; i < count && bytes < 1<<20; i++ {
 			m := q.out.Message(i)
 			bytes += len(m)
 			b.out.AppendPacked(m)

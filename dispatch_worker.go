@@ -219,7 +219,7 @@ func (d *dispatcher) growLost(p *peer) {
 // setReady keeps p in its service's list of free workers exactly while it may
 // be given a request. It joins at the end: the least recently used is first.
 func (d *dispatcher) setReady(p *peer) {
-	may := p.role == roleWorker && !p.dead && !p.draining && !p.backlog.blocked() && p.held < p.concurrency
+	may := p.role == roleWorker && !p.dead && !p.draining && !p.backlog.blocked() && !p.resting && p.held < p.concurrency
 	switch {
 	case may && !p.ready.listed():
 		p.service.ready.pushBack(&p.ready)
@@ -228,12 +228,23 @@ func (d *dispatcher) setReady(p *peer) {
 	}
 }
 
+// dispatchBurst is how many requests a worker is given in one batch at the
+// most: what its pipe has no room for would be taken back and given anew.
+const dispatchBurst = 256
+
 // dispatch gives a request, which is in no queue, to a free worker.
 func (d *dispatcher) dispatch(r *request, w *peer, data, options []byte) {
 	sl := d.takeSlot(w, r)
 	r.slot = sl
 	r.attempt++
 	d.stats.Dispatched++
+	if w.burstTurn != d.turn {
+		w.burst, w.burstTurn = 0, d.turn
+	}
+	if w.burst++; w.burst == dispatchBurst {
+		w.resting = true
+		d.resting = append(d.resting, w)
+	}
 	w.service.ready.remove(&w.ready)
 	d.setReady(w)
 	var x *extra

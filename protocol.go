@@ -42,6 +42,11 @@ const (
 	maxRID      = 64
 )
 
+// partialOverhead is what a partial counts for credit besides its payload, in
+// bytes: about what its frames and its place in queues cost. Without it a
+// window would allow any number of tiny partials.
+const partialOverhead = 64
+
 // message is one parsed message. Its slices are borrowed from the frames.
 // A field that the command does not carry is nil.
 type message struct {

@@ -1,0 +1,255 @@
+package main
+
+import (
+	"encoding/json"
+	"fmt"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"runtime"
+	"slices"
+	"strings"
+	"time"
+)
+
+// A row is one line of latest.json: medians over the rounds.
+type row struct {
+	Case  string  `json:"case"`
+	Stack string  `json:"stack"`
+	RPS   float64 `json:"rps"`
+	P50   float64 `json:"p50_us"`
+	P99   float64 `json:"p99_us"`
+	Ratio float64 `json:"ratio_to_c"` // of rps; 0 where c was not measured
+
+	CPU float64 `json:"cpu_us,omitempty"` // of all processes, user and system, for each request
+
+	// Of the idle case only.
+	Clients int     `json:"clients,omitempty"`
+	MiB     float64 `json:"broker_rss_mib,omitempty"`
+	BareMiB float64 `json:"broker_rss_mib_before,omitempty"`
+	Idling  float64 `json:"broker_cpu_percent,omitempty"`
+
+	low, high float64 // of rps
+	failed    bool
+	idle      bool
+}
+
+type report struct {
+	rows    []row
+	rounds  int
+	timing  timing
+	elapsed time.Duration
+	machine string
+	load    float64 // average before the run, -1 for unknown
+}
+
+func newReport(results []*result, p plan) *report {
+	r := &report{rows: []row{}, rounds: p.done, timing: p.timing, elapsed: time.Since(p.started), machine: machine(), load: p.load}
+	for _, res := range results {
+		w := row{Case: res.Case, Stack: res.Stack, RPS: round(median(res.rps)), P50: round(median(res.p50)), P99: round(median(res.p99)), CPU: round(median(res.cpu))}
+		w.failed = len(res.failures) > 0
+		w.idle = res.Case == "idle"
+		if len(res.rps) > 0 {
+			w.low, w.high = slices.Min(res.rps), slices.Max(res.rps)
+		}
+		if i := res.idle; i != nil {
+			w.Clients, w.MiB, w.BareMiB, w.Idling = i.clients, round(i.mib), round(i.bareMiB), round(i.cpu)
+		}
+		if len(res.rps) == 0 && res.idle == nil && !w.failed {
+			continue // interrupted before its first round
+		}
+		// A standing queue is what the latency of its requests is made of: it says nothing of the stack.
+		if strings.HasPrefix(w.Case, "queue-") {
+			w.P50, w.P99 = 0, 0
+		}
+		r.rows = append(r.rows, w)
+	}
+	for i := range r.rows {
+		if c := r.find(r.rows[i].Case, "c"); c != nil && c.RPS > 0 {
+			r.rows[i].Ratio = float64(int(r.rows[i].RPS/c.RPS*1000+0.5)) / 1000
+		}
+	}
+	return r
+}
+
+// round keeps two digits behind the point, which is more than is known.
+func round(v float64) float64 { return float64(int64(v*100+0.5)) / 100 }
+
+func (r *report) find(name, stack string) *row {
+	for i := range r.rows {
+		if r.rows[i].Case == name && r.rows[i].Stack == stack {
+			return &r.rows[i]
+		}
+	}
+	return nil
+}
+
+func (r *report) write(dir string) error {
+	if err := os.MkdirAll(dir, 0o755); err != nil {
+		return err
+	}
+	b, err := json.MarshalIndent(r.rows, "", "  ")
+	if err != nil {
+		return err
+	}
+	if err := os.WriteFile(filepath.Join(dir, "latest.json"), append(b, '\n'), 0o644); err != nil {
+		return err
+	}
+	return os.WriteFile(filepath.Join(dir, "latest.md"), []byte(r.markdown()), 0o644)
+}
+
+func (r *report) markdown() string {
+	var b strings.Builder
+	fmt.Fprintf(&b, "# Benchmark\n\n%s. Medians of %d rounds, stacks interleaved, %v measured each after %v of warm-up; %v in all.\n\n",
+		r.machine, r.rounds, r.timing.measure, r.timing.warm, r.elapsed.Round(time.Second))
+	if r.load > 0.5 {
+		fmt.Fprintf(&b, "The machine was busy with something else (load average %.1f at the start): the figures are worth little.\n\n", r.load)
+	}
+	if slices.ContainsFunc(r.rows, func(w row) bool { return !w.idle }) {
+		r.table(&b)
+	}
+	r.idleTable(&b)
+	r.targets(&b)
+	b.WriteString("\n" + notes)
+	return b.String()
+}
+
+func (r *report) table(b *strings.Builder) {
+	b.WriteString("| case | stack | requests/s | min–max | p50 µs | p99 µs | of c | p50 to c | CPU µs |\n|---|---|---:|---:|---:|---:|---:|---:|---:|\n")
+	for _, w := range r.rows {
+		switch {
+		case w.idle:
+		case w.failed:
+			fmt.Fprintf(b, "| %s | %s | failed | | | | | | |\n", w.Case, w.Stack)
+		default:
+			p50 := ""
+			if c := r.find(w.Case, "c"); c != nil && c.P50 > 0 {
+				p50 = fmt.Sprintf("%.2f", w.P50/c.P50)
+			}
+			fmt.Fprintf(b, "| %s | %s | %s | %s–%s | %s | %s | %s | %s | %s |\n", w.Case, w.Stack, thousands(w.RPS), thousands(w.low), thousands(w.high),
+				decimals(w.P50, "%.1f"), decimals(w.P99, "%.1f"), decimals(w.Ratio, "%.3f"), p50, decimals(w.CPU, "%.1f"))
+		}
+	}
+}
+
+func (r *report) idleTable(b *strings.Builder) {
+	head := "\n| case | stack | clients | broker MiB | before | KiB a client | CPU, % of a core |\n|---|---|---:|---:|---:|---:|---:|\n"
+	for _, w := range r.rows {
+		if w.idle && !w.failed {
+			fmt.Fprintf(b, "%s| idle | %s | %d | %.1f | %.1f | %.1f | %.2f |\n", head, w.Stack, w.Clients, w.MiB, w.BareMiB, (w.MiB-w.BareMiB)*1024/float64(w.Clients), w.Idling)
+			head = ""
+		}
+	}
+}
+
+// targets sets what was measured beside what the project asks for.
+func (r *report) targets(b *strings.Builder) {
+	rps := func(w *row) float64 { return w.RPS }
+	p50 := func(w *row) float64 { return w.P50 }
+	head := "\n| target | wanted | measured |\n|---|---|---:|\n"
+	for _, t := range []struct {
+		name, against, wanted string
+		of                    func(*row) float64
+	}{
+		{"pipeline-1000/16B", "c", "≥ 0.55", rps},
+		{"pipeline-1000/16B", "zmq4", "≥ 2.5", rps},
+		{"callers-1000/16B", "nats", "≥ 1.0", rps},
+		{"callers-1/16B", "c", "p50 ≤ 1.6", p50},
+	} {
+		ours, theirs := r.find(t.name, "omdp"), r.find(t.name, t.against)
+		if ours == nil || theirs == nil || t.of(ours) == 0 || t.of(theirs) == 0 {
+			continue
+		}
+		fmt.Fprintf(b, "%s| %s, omdp to %s | %s | %.2f |\n", head, t.name, t.against, t.wanted, t.of(ours)/t.of(theirs))
+		head = ""
+	}
+}
+
+const notes = `Notes
+- Broker, worker and client are processes of their own on tcp loopback, new for each measurement. Payloads are equal: the same text as a JSON string, echoed.
+- of c: the ratio of the requests/s. CPU µs: user and system time of all processes for each request, which says more than requests/s when something else runs on the machine.
+- c keeps N requests in flight from one thread, also in the callers cases; with N = 1 it is a serial loop. zmq4 does the same with one caller and in pipelines, and else hands
+  messages to the goroutine that owns its socket.
+- nats has no asynchronous request: its pipeline is N goroutines. nats-pipelined keeps its reply inbox by hand, and both do for partials; NATS has no end of a stream and no queue of requests,
+  so a final of its own ends the partials, and the queue sweep leaves it out.
+- partials: one request after another, each answered by 1,000 partials and a final; requests/s counts the requests.
+- services: a worker and a connection for each service (NATS: one connection for up to 128), asked in turn. queue: so many requests stand in the broker's queue all the time.
+- c and zmq4 send no heartbeats and hold no deadlines: they are the floor, not a broker that one could use. idle: one run.
+`
+
+func thousands(v float64) string {
+	s := fmt.Sprintf("%.0f", v)
+	for i := len(s) - 3; i > 0; i -= 3 {
+		s = s[:i] + "," + s[i:]
+	}
+	return s
+}
+
+// decimals is empty for 0, which means not measured.
+func decimals(v float64, format string) string {
+	if v == 0 {
+		return ""
+	}
+	return fmt.Sprintf(format, v)
+}
+
+// machine names what the numbers hang on, in general terms.
+func machine() string {
+	return fmt.Sprintf("%s, %d cores, %s %s, libzmq %s", cpuModel(), runtime.NumCPU(), runtime.Version(), runtime.GOOS+"/"+runtime.GOARCH, libzmqVersion())
+}
+
+func libzmqVersion() string {
+	bin, err := cStack()
+	if err != nil {
+		return "unknown"
+	}
+	out, err := exec.Command(bin, "version").Output()
+	if err != nil {
+		return "unknown"
+	}
+	return strings.TrimSpace(string(out))
+}
+
+// loadAverage is how many processes wanted to run over the last minute, or -1.
+func loadAverage() float64 {
+	var load float64
+	b, err := os.ReadFile("/proc/loadavg")
+	if err != nil {
+		return -1
+	}
+	if _, err := fmt.Sscan(string(b), &load); err != nil {
+		return -1
+	}
+	return load
+}
+
+// cpuModel is the maker and the family, without the exact part.
+func cpuModel() string {
+	b, err := os.ReadFile("/proc/cpuinfo")
+	if err != nil {
+		return "CPU unknown"
+	}
+	for line := range strings.Lines(string(b)) {
+		if name, value, ok := strings.Cut(line, ":"); ok && strings.TrimSpace(name) == "model name" {
+			return generalModel(value)
+		}
+	}
+	return "CPU unknown"
+}
+
+// generalModel drops marks, part numbers and clock rates from a model's name.
+func generalModel(name string) string {
+	var kept []string
+	for word := range strings.FieldsSeq(strings.NewReplacer("(R)", "", "(TM)", "", "(r)", "", "(tm)", "").Replace(name)) {
+		if word == "@" {
+			break
+		}
+		if !strings.ContainsAny(word, "0123456789") && word != "CPU" && word != "Processor" {
+			kept = append(kept, word)
+		}
+	}
+	if len(kept) == 0 {
+		return "CPU unknown"
+	}
+	return strings.Join(kept, " ")
+}

@@ -1,0 +1,185 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"sync/atomic"
+	"time"
+
+	"github.com/zmq-omdp/omdp"
+)
+
+// omdpStack is the library as its users have it: the public API alone.
+type omdpStack struct{}
+
+func init() { stacks["omdp"] = omdpStack{} }
+
+// omdpReady bounds the wait for a connection or a registration.
+const omdpReady = 10 * time.Second
+
+func (omdpStack) broker(w work) (string, error) {
+	var c omdp.BrokerConfig
+	if w.Queue {
+		c.Limits = omdp.Limits{ServiceQueue: 200_000, TotalQueue: 200_000, Outstanding: 200_000}
+	}
+	// Clients that are told to be idle, those that make sure of them, and the services' workers.
+	c.Limits.Clients = 2 * maxIdleClients
+	c.Limits.Services = 2048
+	b, err := omdp.NewBroker("tcp://127.0.0.1:*", &c)
+	if err != nil {
+		return "", err
+	}
+	if err := b.Start(); err != nil {
+		return "", err
+	}
+	return b.Endpoint(), nil
+}
+
+func (omdpStack) worker(w work) error {
+	answer := func(_ context.Context, req *omdp.Request, res *omdp.Response) error {
+		return res.End(req.Message())
+	}
+	if w.Partials > 0 {
+		answer = func(_ context.Context, req *omdp.Request, res *omdp.Response) error {
+			for range w.Partials {
+				if _, err := res.Write(req.Bytes()); err != nil {
+					return err
+				}
+			}
+			return res.End(req.Message())
+		}
+	}
+	ctx, cancel := context.WithTimeout(context.Background(), omdpReady)
+	defer cancel()
+	var all []*omdp.Worker
+	for _, name := range w.serviceNames() {
+		v, err := omdp.NewWorker(w.Endpoint, name, &omdp.WorkerConfig{Concurrency: w.Concurrency})
+		if err != nil {
+			return err
+		}
+		if err := errors.Join(v.OnRequest(answer), v.Start()); err != nil {
+			return err
+		}
+		all = append(all, v)
+	}
+	for _, v := range all {
+		if err := v.WaitReady(ctx); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// omdpClient is one connection, used from any number of goroutines.
+type omdpClient struct {
+	work
+	c    *omdp.Client
+	data string
+}
+
+func (omdpStack) dial(w work) (client, error) {
+	c, err := omdp.NewClient(w.Endpoint, &omdp.ClientConfig{MaxOutstanding: -1})
+	if err != nil {
+		return nil, err
+	}
+	if err := c.Start(); err != nil {
+		return nil, err
+	}
+	ctx, cancel := context.WithTimeout(context.Background(), omdpReady)
+	defer cancel()
+	return &omdpClient{work: w, c: c, data: w.payload()}, c.WaitReady(ctx)
+}
+
+func (c *omdpClient) check(m omdp.Message) error {
+	if n := m.Len(); n != len(c.data)+2 {
+		return fmt.Errorf("a bad final of %d bytes", n)
+	}
+	return nil
+}
+
+func (c *omdpClient) call(service string) error {
+	if c.Partials > 0 {
+		return c.stream(service)
+	}
+	m, err := c.c.Call(context.Background(), service, c.data)
+	if err != nil {
+		return err
+	}
+	return c.check(m)
+}
+
+// stream makes a request whose partials come to a callback.
+func (c *omdpClient) stream(service string) error {
+	done := make(chan error, 1)
+	partials := 0 // of the callbacks, which run one after another
+	err := c.c.Request(context.Background(), service, c.data,
+		func(omdp.Message) { partials++ },
+		func(m omdp.Message, err error) {
+			if err == nil {
+				err = errors.Join(c.check(m), c.checkPartials(partials))
+			}
+			done <- err
+		})
+	if err != nil {
+		return err
+	}
+	return <-done
+}
+
+// pipeline has each final's callback make the next request.
+func (c *omdpClient) pipeline(l *load) error {
+	var (
+		sent atomic.Int64
+		next func()
+		over = make(chan struct{}, 1)
+		one  = make(chan struct{}, 1) // the first final of a full queue
+		ctx  = context.Background()
+	)
+	end := func() {
+		select {
+		case over <- struct{}{}:
+		default:
+		}
+	}
+	next = func() {
+		n, started := sent.Add(1), l.now()
+		err := c.c.Request(ctx, l.service(n), c.data, nil, func(m omdp.Message, err error) {
+			if err == nil {
+				err = c.check(m)
+			}
+			if l.Queue {
+				select {
+				case one <- struct{}{}:
+				default:
+				}
+			}
+			if !l.done(n, started, err) {
+				end()
+				return
+			}
+			next()
+		})
+		if err != nil {
+			l.done(n, started, err)
+			end()
+		}
+	}
+	if !l.Queue {
+		l.begin()
+	}
+	for range l.InFlight {
+		next()
+	}
+	if l.Queue {
+		// In the order of the connection: when the ping is answered, all others are queued.
+		if _, err := c.c.Call(ctx, "ping", c.data); err != nil {
+			return err
+		}
+		fmt.Println("filled")
+		<-one
+		l.begin()
+	}
+	<-over
+	return l.err()
+}

@@ -1,0 +1,150 @@
+package main
+
+import (
+	"fmt"
+	"strconv"
+)
+
+// A benchCase is one line of work that is the same for every stack.
+type benchCase struct {
+	Name     string
+	Pipeline bool // one sender that keeps InFlight requests in flight, not InFlight callers that wait
+	InFlight int
+	Size     int  // bytes of payload, inside a JSON string
+	Partials int  // in front of each final
+	Services int  // asked in turn
+	Standing int  // requests that stand in the broker's queue all the time
+	Queue    bool // the queue sweep: the worker comes only when the queue is full
+	Idle     bool
+	Stacks   []string
+}
+
+// The stacks, in the order of the tables.
+var allStacks = []string{"omdp", "c", "zmq4", "nats", "nats-pipelined"}
+
+// What the sweeps and the idle case run on: what can be compared there.
+// NATS keeps no queue of requests, and zmq4's broker holds what c's does.
+var (
+	serviceStacks = []string{"omdp", "c", "zmq4", "nats"}
+	queueStacks   = []string{"omdp", "c", "zmq4"}
+	idleStacks    = []string{"omdp", "c", "nats"}
+)
+
+// workerConcurrency is the number of requests that a worker takes at a time,
+// on every stack: enough that the worker is never what limits.
+const workerConcurrency = 1000
+
+// maxIdleClients bounds the idle case; the limit of descriptors may bound it further.
+const maxIdleClients = 10000
+
+// servicesPerWorker is the number of services (and connections) of one worker process.
+const servicesPerWorker = 128
+
+func callers(n int, size int, name string) benchCase {
+	return benchCase{Name: fmt.Sprintf("callers-%d/%s", n, name), InFlight: n, Size: size, Services: 1, Stacks: allStacks}
+}
+
+// cases are all of them, in the order in which they run.
+func cases() []benchCase {
+	list := []benchCase{
+		callers(1, 16, "16B"),
+		callers(8, 16, "16B"),
+		callers(100, 16, "16B"),
+		callers(1000, 16, "16B"),
+		{Name: "pipeline-1000/16B", Pipeline: true, InFlight: 1000, Size: 16, Services: 1, Stacks: allStacks},
+		callers(16, 4<<10, "4KiB"),
+		callers(16, 64<<10, "64KiB"),
+		{Name: "partials-1000/16B", InFlight: 1, Size: 16, Partials: 1000, Services: 1, Stacks: allStacks},
+	}
+	for _, n := range []int{1, 32, 1024} {
+		list = append(list, benchCase{Name: "services-" + strconv.Itoa(n), Pipeline: true, InFlight: 1000, Size: 16, Services: n, Stacks: serviceStacks})
+	}
+	for _, n := range []int{0, 1000, 100000} {
+		list = append(list, benchCase{Name: "queue-" + strconv.Itoa(n), Pipeline: true, InFlight: workerConcurrency + n, Size: 16, Services: 1, Standing: n, Queue: true, Stacks: queueStacks})
+	}
+	return append(list, benchCase{Name: "idle", Idle: true, InFlight: 1, Size: 16, Services: 1, Stacks: idleStacks})
+}
+
+// quickCases are the three that the quick run makes.
+func quickCases() []benchCase {
+	var list []benchCase
+	for _, c := range cases() {
+		switch c.Name {
+		case "callers-1/16B", "callers-1000/16B", "pipeline-1000/16B":
+			list = append(list, c)
+		}
+	}
+	return list
+}
+
+// work is what one process is told to do.
+type work struct {
+	Stack, Role, Endpoint string
+	Service               string // worker: this one instead of s<First>…
+	Pipeline, Queue       bool
+	InFlight, Size        int
+	Partials, Standing    int
+	Services, First       int
+	Concurrency           int
+	Clients               int // idle: connections of this process
+	WarmMS, MeasureMS     int
+	Profile               string // folder for a CPU profile; empty: none
+}
+
+// workOf is the part of a process's orders that the case decides.
+func workOf(c benchCase, stack string, t timing) work {
+	return work{
+		Stack: stack, Pipeline: c.Pipeline, Queue: c.Queue, InFlight: c.InFlight, Size: c.Size, Partials: c.Partials,
+		Standing: c.Standing, Services: c.Services, Concurrency: workerConcurrency,
+		WarmMS: int(t.warm.Milliseconds()), MeasureMS: int(t.measure.Milliseconds()), Profile: t.profile,
+	}
+}
+
+// cArgs are the same orders as the C program reads them.
+func (w work) cArgs() []string {
+	args := []string{w.Role}
+	add := func(name string, n int) { args = append(args, name+"="+strconv.Itoa(n)) }
+	if w.Role == "broker" {
+		return args
+	}
+	args = append(args, "endpoint="+w.Endpoint)
+	if w.Service != "" {
+		args = append(args, "service="+w.Service)
+	}
+	queue := 0
+	if w.Queue {
+		queue = 1
+	}
+	add("inflight", max(w.InFlight, 1))
+	add("size", w.Size)
+	add("services", max(w.Services, 1))
+	add("first", w.First)
+	add("partials", w.Partials)
+	add("queue", queue)
+	add("warm-ms", w.WarmMS)
+	add("measure-ms", w.MeasureMS)
+	add("concurrency", w.Concurrency)
+	add("clients", w.Clients)
+	return args
+}
+
+// serviceNames are the services that a client asks, or that one worker process serves.
+func (w work) serviceNames() []string {
+	if w.Service != "" {
+		return []string{w.Service}
+	}
+	names := make([]string, w.Services)
+	for i := range names {
+		names[i] = "s" + strconv.Itoa(w.First+i)
+	}
+	return names
+}
+
+// payload is the text that travels; every stack sends it as a JSON string, quotes and all.
+func (w work) payload() string {
+	b := make([]byte, w.Size)
+	for i := range b {
+		b[i] = 'a' + byte((i+1)%26)
+	}
+	return string(b)
+}

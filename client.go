@@ -1,0 +1,386 @@
+package omdp
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"math/rand/v2"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/zmq-omdp/omdp/internal/zsock"
+)
+
+// Defaults of a Client.
+const (
+	defaultTimeout     = 60 * time.Second // the protocol's own, which is not written into the options
+	defaultOutstanding = 10_000
+	defaultBuffer      = 8 << 20
+	defaultWindow      = 256 << 10
+	defaultSendQueue   = 256 << 20
+)
+
+// A ClientConfig configures a Client. nil and the zero value are usable: zero
+// means the default, negative means off where that makes sense. It is copied.
+type ClientConfig struct {
+	// Timeout of a request that has neither WithTimeout nor a sooner deadline
+	// of its context. Default 60 s; negative: none.
+	Timeout time.Duration
+
+	// Heartbeat is the interval of the heartbeats. Default 2.5 s, 10 ms to 24 h.
+	Heartbeat time.Duration
+	// Liveness is how many of its own intervals the broker may be silent
+	// before it counts as lost. Default 3.
+	Liveness int
+
+	// ReconnectMin and ReconnectMax bound the wait before a lost connection is
+	// tried again: doubling from the one to the other, with jitter. Defaults
+	// 100 ms and 5 s.
+	ReconnectMin, ReconnectMax time.Duration
+
+	// MaxBody is the most that the encoded data of a request may have, in
+	// bytes; more is ErrTooLarge. Default 8 MiB. Replies over it cut the connection.
+	MaxBody int
+	// MaxOutstanding is how many requests may be in progress; one more is
+	// ErrOverloaded. Default 10,000; negative: no limit.
+	MaxOutstanding int
+	// SendQueue is how many bytes of requests may wait for a connection or in
+	// front of a slow one; more is ErrOverloaded. Default 256 MiB; negative: no limit.
+	SendQueue int
+	// Window is how many bytes of partials a worker may be ahead of the reader
+	// of a call, in bytes. Default 256 KiB, at least 4 KiB. It slows workers of
+	// this library; see BufferLimit for others.
+	Window int
+	// BufferLimit is how many bytes of partials are kept for a call that
+	// nobody reads; more ends it with ErrSlowConsumer. Default 8 MiB; negative: no limit.
+	BufferLimit int
+
+	// DrainTimeout is how long Run waits for requests in progress after its
+	// context ended, and Close for callbacks that still run. Default 10 s;
+	// negative: no wait.
+	DrainTimeout time.Duration
+
+	// Logger gets changes of state. Default nil: silent.
+	Logger *slog.Logger
+	// OnState is called with each new state, OnError with what went wrong on
+	// the connection: in order, one at a time, never on an I/O goroutine.
+	OnState func(State)
+	OnError func(error)
+}
+
+// A Client sends requests to a broker. All its methods are safe for concurrent
+// use; one Client, and so one connection, is enough for a process.
+//
+// Requests that are made while there is no connection wait for one until their
+// timeout. When a connection is lost, the requests that were sent end with
+// ErrBrokerLost, and the others wait for the next one.
+type Client struct {
+	config   ClientConfig
+	settings settings
+	endpoint string
+	life     string // one for this object, on all its connections
+	log      *slog.Logger
+	session  session
+	hooks    hooks
+	runners  callbacks
+	counter  atomic.Uint64 // of request ids
+	counts   clientCounts
+	calls    sync.Pool // of *call for Call, each with its channel
+
+	stop context.CancelFunc // ends the session
+	done chan struct{}      // closed when the session has ended
+
+	mu      sync.Mutex
+	state   State
+	changed chan struct{} // closed and made anew at each change of state
+	started bool
+	closed  bool
+	drained chan struct{} // not nil while Shutdown waits: closed when the table is empty
+	table   *pendingTable
+	unsent  int // bytes of the requests that wait for a link
+	turn    clientTurn
+	scratch []byte // of an options frame
+
+	// The link.
+	link      link // open, not yet necessarily connected
+	extended  bool // the broker answered HELLO: it understands the extensions
+	broker    string
+	leaving   bool     // the broker said that it is leaving
+	owed      []string // requests to cancel once the broker has answered
+	malformed bool     // logged on this link
+}
+
+// maxOwed bounds the cancels that are kept for a broker that has not answered
+// yet; a foreign one never does.
+const maxOwed = 1000
+
+// NewClient makes a client of the broker at the given endpoint:
+// tcp://host:port, ipc://path or inproc://name. It does no I/O; see Start.
+func NewClient(endpoint string, config *ClientConfig) (*Client, error) {
+	c := &Client{endpoint: endpoint, life: newLifeID(), changed: make(chan struct{}), done: make(chan struct{})}
+	if config != nil {
+		c.config = *config
+	}
+	if err := c.configure(); err != nil {
+		return nil, fmt.Errorf("omdp: new client: %w", err)
+	}
+	s := &c.settings
+	c.table = newPendingTable(c.life+"-", s.heartbeat, s.liveness)
+	c.runners.limit = max(c.config.MaxOutstanding, defaultOutstanding)
+	c.session = session{
+		endpoint: endpoint,
+		epoch:    time.Now(),
+		options:  zsock.Options{MaxMsgSize: int64(s.maxBody) + replyOverhead},
+		dial:     dialZsock,
+		backoff:  backoff{min: s.reconnectMin, max: s.reconnectMax},
+		random:   rand.Uint64,
+		open:     c.open,
+		up:       c.up,
+		deliver:  c.deliver,
+		tick:     c.tick,
+		leave:    func(link) {},
+		lost:     c.lost,
+		failed:   c.failed,
+		nudge:    make(chan struct{}, 1),
+	}
+	return c, nil
+}
+
+// replyOverhead is what a reply's JSON adds to the value in it.
+const replyOverhead = 1024
+
+func (c *Client) configure() error {
+	f := &c.config
+	if err := parseEndpoint(c.endpoint, false); err != nil {
+		return fmt.Errorf("endpoint: %w", err)
+	}
+	c.settings = settings{f.Heartbeat, f.Liveness, f.ReconnectMin, f.ReconnectMax, f.MaxBody, f.DrainTimeout}
+	if err := c.settings.fill(); err != nil {
+		return err
+	}
+	f.Timeout = orDefault(f.Timeout, defaultTimeout)
+	f.MaxOutstanding = orDefault(f.MaxOutstanding, defaultOutstanding)
+	f.SendQueue = orDefault(f.SendQueue, defaultSendQueue)
+	f.Window = orDefault(f.Window, defaultWindow)
+	f.BufferLimit = orDefault(f.BufferLimit, defaultBuffer)
+	if f.Window < minWindow || f.Window > 1<<30 {
+		return fieldError("Window", f.Window, "is not from 4 KiB to 1 GiB")
+	}
+	c.log = f.Logger
+	if c.log == nil {
+		c.log = slog.New(slog.DiscardHandler)
+	}
+	return nil
+}
+
+// Start connects in the background and returns at once: ErrClosed after Close,
+// an error when called twice. The broker need not be there yet.
+func (c *Client) Start() error {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	switch {
+	case c.closed || c.drained != nil:
+		return fmt.Errorf("omdp: start client: %w", ErrClosed)
+	case c.started:
+		return errors.New("omdp: start client: already started")
+	}
+	c.started = true
+	ctx, stop := context.WithCancel(context.Background())
+	c.stop = stop
+	go func() {
+		defer close(c.done)
+		c.session.run(ctx)
+	}()
+	return nil
+}
+
+// Run starts the client and serves until ctx ends, then shuts it down within
+// DrainTimeout. It returns nil then, and ErrClosed if Close or Shutdown ended it.
+func (c *Client) Run(ctx context.Context) error {
+	if err := c.Start(); err != nil {
+		return err
+	}
+	select {
+	case <-ctx.Done():
+	case <-c.done:
+		return fmt.Errorf("omdp: run client: %w", ErrClosed)
+	}
+	bound, cancel := context.WithTimeout(context.Background(), max(c.settings.drain, 0))
+	defer cancel()
+	_ = c.Shutdown(bound) // what it cut off was told so
+	return nil
+}
+
+// Shutdown refuses new requests, waits for those in progress until ctx ends,
+// and closes the client. The error is nil if none had to be cut off.
+func (c *Client) Shutdown(ctx context.Context) error {
+	c.mu.Lock()
+	if c.closed || !c.started {
+		c.mu.Unlock()
+		return c.Close()
+	}
+	if c.drained == nil {
+		c.drained = make(chan struct{})
+		c.setState(Draining)
+		c.checkDrained()
+	}
+	drained := c.drained
+	c.mu.Unlock()
+	var err error
+	select {
+	case <-drained:
+	case <-ctx.Done():
+		c.mu.Lock()
+		if n := c.table.len(); n > 0 {
+			err = fmt.Errorf("omdp: shut down client: %d requests cut off: %w", n, context.Cause(ctx))
+		}
+		c.mu.Unlock()
+	}
+	return errors.Join(err, c.Close())
+}
+
+// Close ends every request in progress with ErrClosed, tells the broker, and
+// returns when the library's goroutines have ended. Callbacks that still run
+// are waited for, up to DrainTimeout, after which the error says so; a callback
+// therefore calls Close on a goroutine of its own. A second Close returns nil.
+func (c *Client) Close() error {
+	c.mu.Lock()
+	if c.closed {
+		c.mu.Unlock()
+		return nil
+	}
+	c.closed = true
+	c.setState(Closed)
+	started, l := c.started, c.link
+	ended := c.endAll()
+	c.mu.Unlock()
+	if l != nil && len(ended) > 0 {
+		l.Flush()
+	}
+	for _, p := range ended {
+		c.finish(p.owner, reply{err: &callError{err: ErrClosed, service: p.owner.service, outcome: p.outcome()}}, true)
+	}
+	if started {
+		c.stop()
+		<-c.done
+	}
+	return c.join()
+}
+
+// join waits for user code.
+func (c *Client) join() error {
+	c.runners.close()
+	bound := time.NewTimer(max(c.settings.drain, 0))
+	defer bound.Stop()
+	for _, done := range []<-chan struct{}{c.runners.done(), c.hooks.done()} {
+		select {
+		case <-done:
+			continue
+		default:
+		}
+		select {
+		case <-done:
+		case <-bound.C:
+			return fmt.Errorf("omdp: close client: a callback still runs after %v", max(c.settings.drain, 0))
+		}
+	}
+	return nil
+}
+
+// WaitReady returns when the broker was heard on the present connection: ours
+// answers at once, a Node broker not before the first request is dispatched.
+// It fails with the cause of ctx's end, ErrNotStarted, or ErrClosed.
+func (c *Client) WaitReady(ctx context.Context) error {
+	for {
+		c.mu.Lock()
+		state, started, changed := c.state, c.started, c.changed
+		draining := c.drained != nil
+		c.mu.Unlock()
+		switch {
+		case state == Closed || draining:
+			return fmt.Errorf("omdp: wait for broker: %w", ErrClosed)
+		case !started:
+			return fmt.Errorf("omdp: wait for broker: %w", ErrNotStarted)
+		case state == Ready:
+			return nil
+		}
+		select {
+		case <-changed:
+		case <-ctx.Done():
+			return fmt.Errorf("omdp: wait for broker: %w", context.Cause(ctx))
+		}
+	}
+}
+
+// setState is called with mu held.
+func (c *Client) setState(s State) {
+	if c.state == s || c.state == Closed || c.state == Draining && c.drained != nil && s != Closed {
+		return
+	}
+	c.state = s
+	close(c.changed)
+	c.changed = make(chan struct{})
+	f := c.config.OnState
+	if f == nil && c.config.Logger == nil {
+		return
+	}
+	c.hooks.add(func() {
+		c.log.Info("omdp: client "+s.String(), "endpoint", c.endpoint)
+		if f != nil {
+			f(s)
+		}
+	})
+}
+
+// report logs what went wrong on the connection and tells OnError.
+func (c *Client) report(err error, args ...any) {
+	f := c.config.OnError
+	if f == nil && c.config.Logger == nil {
+		return
+	}
+	c.hooks.add(func() {
+		c.log.Warn(err.Error(), args...)
+		if f != nil {
+			f(err)
+		}
+	})
+}
+
+// ClientStats are a client's counters since it was made, and its present state.
+type ClientStats struct {
+	State       State
+	Outstanding int   // requests in progress
+	Waiting     int   // of these, how many wait for a connection
+	Queued      int64 // bytes of requests not yet taken by the network
+	Requests    uint64
+	Succeeded   uint64 // ended with a final
+	Failed      uint64 // ended with an error of any kind
+	Partials    uint64 // received
+	Late        uint64 // replies to requests that had ended
+	Malformed   uint64 // messages from the broker that could not be read
+	Connections uint64 // connections made
+}
+
+type clientCounts struct {
+	requests, succeeded, failed, partials, late, malformed, connections atomic.Uint64
+}
+
+// Stats returns the client's counters. It is cheap and may be called at any time.
+func (c *Client) Stats() ClientStats {
+	n := &c.counts
+	s := ClientStats{
+		Requests: n.requests.Load(), Succeeded: n.succeeded.Load(), Failed: n.failed.Load(),
+		Partials: n.partials.Load(), Late: n.late.Load(), Malformed: n.malformed.Load(), Connections: n.connections.Load(),
+	}
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	s.State, s.Outstanding = c.state, c.table.len()
+	s.Waiting = s.Outstanding - c.table.onLink
+	s.Queued = int64(c.unsent)
+	if c.link != nil {
+		s.Queued += int64(c.link.Queued())
+	}
+	return s
+}

@@ -1,0 +1,411 @@
+package omdp
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"strconv"
+	"sync/atomic"
+	"time"
+
+	"github.com/zmq-omdp/omdp/internal/batch"
+)
+
+type callKind uint8
+
+const (
+	kindCall    callKind = iota // waits on done
+	kindRequest                 // has callbacks
+	kindStream                  // is read
+)
+
+// call is one request, from its making to its end.
+type call struct {
+	pending // the table's; guarded by Client.mu
+
+	client  *Client
+	kind    callKind
+	service string
+	data    []byte // encoded; kept until the end, as it may have to wait for another link
+	options options
+	meta    map[string]string
+	window  int
+	detach  func() bool // stops watching the context; nil if it never ends
+	phase   phase       // guarded by Client.mu
+
+	// unacknowledged bytes that were consumed. It begins below zero for a
+	// window smaller than the client's.
+	consumed atomic.Int64
+
+	// kindCall
+	result reply
+	done   chan struct{} // capacity 1; whoever removed the call from the table sends once
+
+	// kindRequest; guarded by callbacks.mu
+	onPartial func(Message)
+	onFinal   func(Message, error)
+	events    []event
+	buffered  int // bytes of events not yet consumed
+	queued    bool
+	over      bool  // the final event was pushed
+	behind    *call // in the list of callbacks
+
+	stream *Stream // kindStream
+}
+
+type phase uint8
+
+const (
+	phaseNew   phase = iota // not in the table yet
+	phaseLive               // in the table
+	phaseEnded              // whoever set this gives it its one end
+)
+
+// outcome of a request that was given up here: what was put on a link may run.
+func (p *pending) outcome() Outcome {
+	if p.gen == 0 {
+		return NotSent
+	}
+	return MayHaveExecuted
+}
+
+// Call sends data to a worker of the service and returns its final value;
+// partials are dropped. The error is an *[Error] if the handler said so, else
+// it wraps one of this package's errors or the cause of ctx's end; in each case
+// [OutcomeOf] tells whether the work was done. data is encoded before Call
+// waits and is not kept.
+func (c *Client) Call(ctx context.Context, service string, data any, opts ...CallOption) (Message, error) {
+	r, ok := c.calls.Get().(*call)
+	if !ok {
+		r = &call{client: c, kind: kindCall, done: make(chan struct{}, 1)}
+	}
+	r.service = service
+	if err := c.begin(ctx, r, data, opts); err != nil {
+		r.recycle()
+		return Message{}, err
+	}
+	if ended := ctx.Done(); ended == nil {
+		<-r.done
+	} else {
+		select {
+		case <-r.done:
+		case <-ended:
+			c.abort(r, canceled(ctx, r), true)
+			<-r.done // what ended it: this, or an answer that was just ahead
+		}
+	}
+	m, err := r.result.msg, r.result.err
+	r.recycle()
+	return m, err
+}
+
+// recycle gives a Call's entry back. It was removed from the table and done
+// was received from, so nobody else knows it.
+func (r *call) recycle() {
+	if cap(r.data) > 64<<10 {
+		r.data = nil
+	}
+	r.service, r.meta, r.rid, r.data = "", nil, "", r.data[:0]
+	r.result, r.options, r.phase = reply{}, options{}, phaseNew
+	r.client.calls.Put(r)
+}
+
+// CallJSON is Call with a reply that is decoded into an Out.
+func CallJSON[Out any](ctx context.Context, c *Client, service string, in any, opts ...CallOption) (Out, error) {
+	var out Out
+	m, err := c.Call(ctx, service, in, opts...)
+	if err != nil {
+		return out, err
+	}
+	if err := m.Decode(&out); err != nil {
+		return out, &callError{err: errors.Unwrap(err), service: service, outcome: Executed, detail: "decode reply"}
+	}
+	return out, nil
+}
+
+// Request sends data to a worker of the service and returns at once. partial is
+// called with each partial and final once with the end: the final value, or an
+// error as Call returns it. Both may be nil. They run in order, one at a time,
+// and may block: that holds up no other request, but its worker, once the
+// window is full. If ctx ends, the request is cancelled.
+//
+// The error is not nil only if nothing was sent; no callback runs then.
+func (c *Client) Request(ctx context.Context, service string, data any, partial func(Message), final func(Message, error), opts ...CallOption) error {
+	r := &call{client: c, kind: kindRequest, service: service, onPartial: partial, onFinal: final}
+	return c.begin(ctx, r, data, opts)
+}
+
+// begin encodes a request and makes it live: it is on the link, or waits for one.
+func (c *Client) begin(ctx context.Context, r *call, data any, opts []CallOption) error {
+	if n := len(r.service); n == 0 || n > maxService {
+		return &callError{err: fmt.Errorf("a service name of %d bytes is not of 1 to %d", n, maxService), service: strconv.Quote(r.service[:min(n, 32)]), outcome: NotSent}
+	}
+	if ctx.Err() != nil {
+		return canceled(ctx, r)
+	}
+	timeout, err := r.apply(opts)
+	if err != nil {
+		return err
+	}
+	if r.data, err = appendValue(r.data[:0], data); err != nil {
+		return &callError{err: err, service: r.service, outcome: NotSent, detail: "encode data"}
+	}
+	if n := len(r.data); n > c.settings.maxBody {
+		return &callError{err: ErrTooLarge, service: r.service, outcome: NotSent, detail: fmt.Sprintf("%d bytes, MaxBody is %d", n, c.settings.maxBody)}
+	}
+	if timeout == 0 {
+		timeout = c.config.Timeout
+	}
+	if end, ok := ctx.Deadline(); ok {
+		if left := time.Until(end); timeout < 0 || left < timeout {
+			timeout = max(left, 1)
+		}
+	}
+	r.n = c.counter.Add(1)
+	var rid [maxRID]byte
+	r.rid = string(c.table.appendRID(rid[:0], r.n))
+	r.owner = r
+	if r.kind != kindCall && ctx.Done() != nil {
+		r.detach = context.AfterFunc(ctx, func() { c.abort(r, canceled(ctx, r), true) })
+	}
+	if err := c.enter(r, timeout); err != nil {
+		if r.detach != nil {
+			r.detach()
+		}
+		if errors.Is(err, ErrCanceled) {
+			return canceled(ctx, r)
+		}
+		return err
+	}
+	return nil
+}
+
+// enter puts the request into the table and, if there is one, on the link.
+func (c *Client) enter(r *call, timeout time.Duration) error {
+	now := c.session.now()
+	r.deadline, r.slack = never, 0
+	if timeout > 0 && now < never-timeout-maxSlack {
+		r.deadline, r.slack = now+timeout, min(timeout/10, maxSlack)
+	}
+	c.mu.Lock()
+	err := c.admit(r)
+	if err != nil {
+		c.mu.Unlock()
+		return &callError{err: err, service: r.service, outcome: NotSent}
+	}
+	r.phase = phaseLive
+	c.counts.requests.Add(1)
+	sooner := c.table.add(&r.pending)
+	l := c.link
+	if !c.table.up || c.leaving {
+		c.unsent += len(r.data)
+		c.mu.Unlock()
+	} else {
+		out := l.Begin()
+		c.put(out, l, r, now)
+		c.mu.Unlock()
+		l.Flush()
+	}
+	if sooner {
+		c.session.wake()
+	}
+	return nil
+}
+
+// admit is called with mu held.
+func (c *Client) admit(r *call) error {
+	switch limit := c.config.MaxOutstanding; {
+	case c.closed || c.drained != nil:
+		return ErrClosed
+	case !c.started:
+		return ErrNotStarted
+	case r.phase != phaseNew: // its context ended while it was being made
+		return ErrCanceled
+	case limit > 0 && c.table.len() >= limit:
+		return ErrOverloaded
+	}
+	if limit := c.config.SendQueue; limit > 0 {
+		queued := c.unsent
+		if c.link != nil {
+			queued += c.link.Queued()
+		}
+		if queued > 0 && queued+len(r.data) > limit {
+			return ErrOverloaded
+		}
+	}
+	return nil
+}
+
+// remove takes a request out of the table, with mu held. The caller then gives
+// it its end with finish, without mu.
+func (c *Client) remove(p *pending) {
+	c.table.remove(p)
+	c.removed(p)
+}
+
+// removed does what follows when a request has left the table, with mu held.
+func (c *Client) removed(p *pending) {
+	p.owner.phase = phaseEnded
+	if p.gen == 0 {
+		c.unsent -= len(p.owner.data)
+	}
+	c.checkDrained()
+	if c.leaving && c.table.onLink == 0 && c.link != nil {
+		c.link.Wake() // tick gives the link up
+	}
+}
+
+// checkDrained is called with mu held.
+func (c *Client) checkDrained() {
+	if c.drained != nil && c.table.len() == 0 {
+		select {
+		case <-c.drained:
+		default:
+			close(c.drained)
+		}
+	}
+}
+
+// endAll empties the table for Close, with mu held. If there is a link and
+// something ended, the caller flushes the link, without mu.
+func (c *Client) endAll() (ended []*pending) {
+	l := c.link
+	for p := c.table.first; p != nil; p = c.table.first {
+		c.remove(p)
+		ended = append(ended, p)
+	}
+	if l == nil || len(ended) == 0 {
+		return ended
+	}
+	out := l.Begin()
+	for _, p := range ended {
+		c.cancelOn(out, p)
+	}
+	return ended
+}
+
+// abort ends a request from this side, if nothing else has, and tells the
+// worker. With drop, what the user has not seen yet is dropped.
+func (c *Client) abort(r *call, err error, drop bool) {
+	c.mu.Lock()
+	switch r.phase {
+	case phaseNew:
+		r.phase = phaseEnded // enter finds it
+		c.mu.Unlock()
+		return
+	case phaseEnded:
+		c.mu.Unlock()
+		return
+	}
+	c.remove(&r.pending)
+	if e, ok := err.(*callError); ok {
+		e.outcome = r.outcome()
+	}
+	l := c.link
+	if l == nil || r.gen == 0 {
+		c.mu.Unlock()
+	} else {
+		c.cancelOn(l.Begin(), &r.pending)
+		c.mu.Unlock()
+		l.Flush()
+	}
+	c.finish(r, reply{err: err}, drop)
+}
+
+// cancelOn appends CANCEL, or keeps it until the broker has answered: a Node
+// broker, which never does, knows no such command. It is called with mu held.
+func (c *Client) cancelOn(out *batch.Out, p *pending) {
+	switch {
+	case p.gen == 0 || p.gen != c.table.gen:
+	case c.extended:
+		appendClientCommand(out, opCancel, p.rid)
+	case len(c.owed) < maxOwed:
+		c.owed = append(c.owed, p.rid)
+	}
+}
+
+// finish gives a request its end. Only who removed it from the table calls it, once.
+func (c *Client) finish(r *call, end reply, drop bool) {
+	if end.err == nil {
+		c.counts.succeeded.Add(1)
+	} else {
+		c.counts.failed.Add(1)
+	}
+	if r.detach != nil {
+		r.detach()
+	}
+	if r.kind == kindCall {
+		r.result = end
+		r.done <- struct{}{} // from here on r is another's
+		return
+	}
+	r.push(event{reply: end, final: true}, 0, drop)
+}
+
+func (r *call) push(e event, bound int, drop bool) (over bool) {
+	if r.kind == kindStream {
+		return r.stream.push(e, bound, drop)
+	}
+	return r.client.runners.push(r, e, bound, drop)
+}
+
+// run calls the callback for one event, on a goroutine of callbacks.
+func (r *call) run(e *event) {
+	if e.final {
+		if r.onFinal != nil {
+			r.onFinal(e.msg, e.err)
+		}
+		return
+	}
+	if r.onPartial != nil {
+		r.onPartial(e.msg)
+	}
+	q := &r.client.runners
+	q.mu.Lock()
+	r.buffered -= e.weight()
+	q.mu.Unlock()
+	r.read(e.size)
+}
+
+// read notes that the user took size bytes.
+func (r *call) read(size int) {
+	if n := r.consume(size); n > 0 {
+		r.client.mu.Lock()
+		r.client.grant(r, n)
+	}
+}
+
+// consume counts bytes that were read or dropped, and returns how many the
+// worker is to be told of now: a quarter of the window at a time.
+func (r *call) consume(size int) int {
+	n := r.consumed.Add(int64(size))
+	if n < int64(min(r.window, r.client.config.Window)/4) || !r.consumed.CompareAndSwap(n, 0) {
+		return 0
+	}
+	return int(n)
+}
+
+// canceled is the error of a request whose context ended.
+func canceled(ctx context.Context, r *call) error {
+	e := &callError{err: ErrCanceled, service: r.service, outcome: NotSent}
+	if errors.Is(ctx.Err(), context.DeadlineExceeded) {
+		e.err = ErrTimeout
+	}
+	if cause := context.Cause(ctx); cause != ctx.Err() {
+		e.err = &causeError{e.err, cause}
+	}
+	return e
+}
+
+// causeError is a sentinel with the cause that a context was given.
+type causeError struct{ sentinel, cause error }
+
+func (e *causeError) Error() string {
+	text := e.sentinel.Error()
+	if s, ok := e.sentinel.(*sentinel); ok {
+		text = s.text
+	}
+	return text + ": " + e.cause.Error()
+}
+
+func (e *causeError) Unwrap() []error { return []error{e.sentinel, e.cause} }

@@ -1,0 +1,75 @@
+package omdp
+
+import (
+	"fmt"
+	"maps"
+	"time"
+)
+
+// minWindow is the smallest window: less would stop at every message.
+const minWindow = 4 << 10
+
+// A CallOption changes one request. Options are values; they may be kept and
+// shared.
+type CallOption struct {
+	kind    optionKind
+	timeout time.Duration
+	window  int
+	meta    map[string]string
+}
+
+type optionKind uint8
+
+const (
+	optionTimeout optionKind = iota + 1
+	optionFailFast
+	optionMetadata
+	optionWindow
+)
+
+// WithTimeout bounds the request, queueing included; the sooner of it and the
+// context's deadline holds. Zero is the client's default, negative is none.
+func WithTimeout(d time.Duration) CallOption { return CallOption{kind: optionTimeout, timeout: d} }
+
+// FailFast makes the request fail with ErrNoWorker at once when no worker is
+// registered for its service, instead of waiting for one until its timeout.
+// A Node broker does not know it.
+func FailFast() CallOption { return CallOption{kind: optionFailFast} }
+
+// WithMetadata sends strings along with the data, such as those of a trace;
+// the handler reads them with Request.Metadata. The map is copied.
+func WithMetadata(m map[string]string) CallOption {
+	return CallOption{kind: optionMetadata, meta: maps.Clone(m)}
+}
+
+// WithWindow sets how many bytes of partials the worker may be ahead of the
+// reader of this request, from 4 KiB to 1 GiB. Zero is ClientConfig.Window.
+// A smaller window than that holds once so much more was consumed.
+func WithWindow(bytes int) CallOption { return CallOption{kind: optionWindow, window: bytes} }
+
+// apply takes the options over.
+func (r *call) apply(opts []CallOption) (timeout time.Duration, err error) {
+	r.window = r.client.config.Window
+	for i := range opts {
+		switch o := &opts[i]; o.kind {
+		case optionTimeout:
+			timeout = o.timeout
+		case optionFailFast:
+			r.options.failFast = true
+		case optionMetadata:
+			r.meta = o.meta
+		case optionWindow:
+			if o.window != 0 {
+				r.window = o.window
+			}
+		}
+	}
+	if r.window < minWindow || r.window > 1<<30 {
+		return 0, &callError{err: fmt.Errorf("WithWindow: %d is not from 4 KiB to 1 GiB", r.window), service: r.service, outcome: NotSent}
+	}
+	r.consumed.Store(int64(min(r.window-r.client.config.Window, 0)))
+	if timeout < 0 {
+		timeout = -1
+	}
+	return timeout, nil
+}

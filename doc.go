@@ -1,0 +1,85 @@
+// Package omdp is brokered, streaming request-reply over ZeroMQ: a [Client]
+// asks a service by name, a [Broker] queues the request until a [Worker] of
+// that service is free, and the worker answers with any number of partials and
+// one final. It speaks the Obsessive Majordomo Protocol (OMDP) and mirrors the
+// Node library zmq-omdp.
+//
+// # Usage
+//
+// A broker is a few lines in any program:
+//
+//	b, err := omdp.NewBroker("tcp://*:5555", nil)
+//	…
+//	err = b.Run(ctx) // serves until ctx ends, then shuts down
+//
+// A worker serves one service. Its handler writes partials and ends the
+// response; [Response] is an io.Writer, so a file streams with io.Copy:
+//
+//	w, err := omdp.NewWorker("tcp://127.0.0.1:5555", "file", nil)
+//	…
+//	w.OnRequest(func(ctx context.Context, req *omdp.Request, res *omdp.Response) error {
+//		f, err := root.Open(string(req.Bytes()))
+//		if err != nil {
+//			return err
+//		}
+//		defer f.Close()
+//		_, err = io.Copy(res, f)
+//		return err
+//	})
+//	err = w.Run(ctx)
+//
+// A client calls in one of three ways: [Client.Call] returns the final,
+// [Client.Request] gives partials and the final to callbacks, and
+// [Client.RequestStream] returns a [Stream] to read from:
+//
+//	c, err := omdp.NewClient("tcp://127.0.0.1:5555", nil)
+//	…
+//	err = c.Start()
+//	…
+//	m, err := c.Call(ctx, "echo", "data")
+//	_, err = io.Copy(os.Stdout, c.RequestStream(ctx, "file", "README.md"))
+//
+// Data is any value that encoding/json knows. A string is a JSON string;
+// json.RawMessage and [Message] go verbatim; []byte and what [Response.Write]
+// sends is bytes, and arrives as the same bytes. Endpoints are tcp://host:port,
+// ipc://path, or inproc://name within one process. Broker, workers and clients
+// may be started in any order.
+//
+// # Concurrency
+//
+// All methods of Broker, Worker, Client, Response and Stream are safe for
+// concurrent use, with the exception that their comments state. Each request's
+// handler runs on a goroutine of its own; the callbacks of one request run in
+// order on one goroutine, never on one that does I/O, so a slow callback holds
+// up nothing but its own request. A worker takes WorkerConfig.Concurrency
+// requests at a time, by default one.
+//
+// A handler's ctx ends when the client cancels or vanishes, the deadline
+// passes, the broker is lost or the worker stops; context.Cause says which.
+// A reader that is slow slows the worker that writes to it, and nobody else.
+//
+// # Delivery guarantees
+//
+// Nothing is kept on disk. Every call ends exactly once at its caller, with a
+// value or an error, at the latest at its deadline, broker or no broker. A
+// request is given to at most one worker: it runs at most once. Partials
+// arrive in order, without a gap; where that can't be kept, the call ends in
+// an error, and never with a final after a gap. A [Stream] gives io.EOF only
+// after a good final.
+//
+// [OutcomeOf] tells of every error whether the work ran: [NotSent],
+// [NotExecuted], [MayHaveExecuted] or [Executed]. After the first two it is
+// safe to call again; after MayHaveExecuted only if the request may run twice.
+// What the handler itself reported has the type [*Error], and nothing local has.
+//
+// # Limits
+//
+// Whatever a peer can make this process hold is bounded, by fields of the
+// configs with their defaults: the size of a message, queued requests by number
+// and bytes, requests of one client, services, workers, clients, bytes that
+// wait for a slow reader. Hitting one is an error at the side that did,
+// [ErrTooLarge], [ErrOverloaded] or [ErrSlowConsumer], and leaves the others
+// alone. See [Limits] and [ClientConfig].
+//
+// There is no authentication or encryption: bind to networks that you trust.
+package omdp

@@ -1,0 +1,309 @@
+package omdp
+
+import (
+	"encoding/json"
+	"fmt"
+	"strings"
+	"sync"
+	"unicode/utf8"
+
+	"github.com/zmq-omdp/omdp/internal/batch"
+)
+
+// How a Response sends: encoding, waiting for room, and the order in which
+// frames and the end of the response exclude each other.
+
+// stopped says why nothing may be sent any more, or nil.
+func (r *Response) stopped() error {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if r.ended {
+		return ErrEnded
+	}
+	return r.cause
+}
+
+// jsonOverhead is what a JSON payload has besides code and value.
+const jsonOverhead = len(`{"status":,"msg":}`)
+
+// encode gives v as JSON or, if the client reads it, as raw bytes. The result
+// may be v's own memory or b's.
+func (r *Response) encode(b *buffer, v any) (value []byte, raw bool, err error) {
+	switch v := v.(type) {
+	case []byte:
+		if r.raw {
+			value, raw = v, true
+		}
+	case Message:
+		switch {
+		case !v.raw && v.b != nil:
+			value = v.b
+		case v.raw && r.raw:
+			value, raw = v.b, true
+		}
+	case json.RawMessage:
+		if !isJSON(v) {
+			return nil, false, errNotJSON
+		}
+		value = v
+	}
+	if value == nil && !raw {
+		if value, err = appendValue(b.b, v); err != nil {
+			return nil, false, err
+		}
+		b.b = value
+	}
+	if n := payloadLen(value, raw); n > r.worker.settings.maxBody {
+		return nil, false, fmt.Errorf("%w: %d bytes encoded, over MaxBody, %d", ErrTooLarge, n, r.worker.settings.maxBody)
+	}
+	return value, raw, nil
+}
+
+// payloadLen is the size of the last payload frame of a good reply, which is
+// what credit counts.
+func payloadLen(value []byte, raw bool) int {
+	if raw {
+		return len(value)
+	}
+	return len(value) + len("200") + jsonOverhead
+}
+
+// partial sends one partial as soon as there is room. writing is held. tail is
+// what writeText keeps for the next call; nil: the value has no part of the
+// present one, which goes out before it.
+func (r *Response) partial(value []byte, raw bool, tail []byte) error {
+	n := payloadLen(value, raw)
+	if err := r.reserve(int64(n) + partialOverhead); err != nil {
+		return err
+	}
+	o := r.link.Begin()
+	err := r.stopped()
+	if err == nil {
+		if tail == nil {
+			r.flushTail(o)
+		} else {
+			r.mu.Lock()
+			r.ntail = copy(r.tail[:], tail)
+			r.mu.Unlock()
+		}
+		r.appendReply(o, opPartial, "200", value, raw)
+		r.worker.partials.Add(1)
+		r.worker.bytes.Add(uint64(n))
+	}
+	r.link.Flush()
+	return err
+}
+
+// flushTail appends the character that was never completed, as bytes. The
+// link's lock is held.
+func (r *Response) flushTail(o *batch.Out) {
+	r.mu.Lock()
+	tail, n := r.tail, r.ntail
+	r.ntail = 0
+	r.mu.Unlock()
+	if n > 0 {
+		r.appendReply(o, opPartial, "200", appendBytes(nil, tail[:n]), false)
+	}
+}
+
+// reserve waits until the client and the connection have room for n bytes.
+func (r *Response) reserve(n int64) error {
+	for {
+		r.mu.Lock()
+		err, ok := r.cause, false
+		switch {
+		case r.ended:
+			err = ErrEnded
+		case err == nil:
+			ok = r.credit.take(n)
+		}
+		if err == nil && !ok && r.room == nil {
+			r.room = make(chan struct{}, 1)
+		}
+		room := r.room
+		r.mu.Unlock()
+		if err != nil {
+			return err
+		}
+		if ok {
+			break
+		}
+		<-room // granted, ended or cancelled
+	}
+	if r.link.Queued() < maxQueued {
+		return nil
+	}
+	err := r.link.Await(&r.task.ctx, maxQueued)
+	if err == nil {
+		return nil
+	}
+	if cause := r.stopped(); cause != nil {
+		return cause
+	}
+	return errLinkLost
+}
+
+// final sends the final: a good one if code is empty. Also when ctx has ended
+// it goes out, to free this worker's place at the broker; the result is then
+// the cause.
+func (r *Response) final(value []byte, raw bool, code string) error {
+	w, good := r.worker, code == ""
+	if good {
+		code = "200"
+	}
+	o := r.link.Begin()
+	r.mu.Lock()
+	if r.ended {
+		r.mu.Unlock()
+		r.link.Flush()
+		return ErrEnded
+	}
+	r.ended = true
+	cause := r.cause
+	r.signal()
+	r.mu.Unlock()
+	held, depart := w.release(r.task, good, payloadLen(value, raw))
+	if held {
+		r.flushTail(o)
+		r.appendReply(o, opReply, code, value, raw)
+	}
+	if depart {
+		appendWorkerCommand(o, opDisconnect, "", "")
+	}
+	r.link.Flush()
+	return cause
+}
+
+func (r *Response) appendReply(o *batch.Out, c op, code string, value []byte, raw bool) {
+	if raw {
+		appendReplyRaw(o, c, r.task.token(), r.task.rid(), value)
+		return
+	}
+	appendReplyJSON(o, c, r.task.token(), r.task.rid(), code, value)
+}
+
+// signal wakes the writer that waits for room. mu is held.
+func (r *Response) signal() {
+	if r.room == nil {
+		return
+	}
+	select {
+	case r.room <- struct{}{}:
+	default:
+	}
+}
+
+// grant takes the client's CREDIT.
+func (r *Response) grant(n int64) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.credit.grant(n)
+	r.signal()
+}
+
+// stop ends the handler's context. It reports false if it had ended.
+func (r *Response) stop(cause error) bool {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if r.cause != nil {
+		return false
+	}
+	r.cause = cause
+	if r.cancel != nil {
+		r.cancel(cause)
+	}
+	r.signal()
+	return true
+}
+
+// finish gives the final that the handler left to the library. A handler that
+// gave up because its ctx ended and returned nil does not mean null.
+func (r *Response) finish(err error) {
+	r.mu.Lock()
+	ended, failed, cause := r.ended, r.failed, r.cause
+	r.mu.Unlock()
+	switch {
+	case ended:
+	case err != nil:
+		r.Error(err)
+	case failed != nil:
+		r.Error(failed)
+	case cause != nil:
+		r.Error(cause)
+	default:
+		r.final([]byte("null"), false, "")
+	}
+	r.stop(errHandlerDone)
+}
+
+// buffer is memory for one encoding, from a pool.
+type buffer struct{ b []byte }
+
+var buffers = sync.Pool{New: func() any { return new(buffer) }}
+
+func getBuffer() *buffer { return buffers.Get().(*buffer) }
+
+// put gives the memory back, unless a rare large value made it big.
+func (b *buffer) put() {
+	if cap(b.b) > 1<<20 {
+		b.b = nil
+	}
+	b.b = b.b[:0]
+	buffers.Put(b)
+}
+
+// responseErr is why a value could not be sent.
+type responseErr struct {
+	verb string
+	err  error
+}
+
+func responseError(verb string, err error) error { return &responseErr{verb, err} }
+
+func (e *responseErr) Error() string {
+	return "omdp: " + e.verb + ": " + strings.TrimPrefix(e.err.Error(), "omdp: ")
+}
+
+func (e *responseErr) Unwrap() error { return e.err }
+
+// writeText sends the first chunk of p, with what is left of the chunk before,
+// as one partial in JSON. It returns how much of p it took.
+func (r *Response) writeText(p []byte) (int, error) {
+	joined, value := getBuffer(), getBuffer()
+	defer joined.put()
+	defer value.put()
+	r.mu.Lock()
+	k := min(len(p), max(r.worker.textChunk-r.ntail, 1))
+	chunk := p[:k]
+	if r.ntail > 0 {
+		joined.b = append(append(joined.b, r.tail[:r.ntail]...), chunk...)
+		chunk = joined.b
+	}
+	r.mu.Unlock()
+	cut := len(chunk) - openRune(chunk)
+	if !utf8.Valid(chunk[:cut]) { // not text: all of it goes as bytes
+		cut = len(chunk)
+	}
+	if cut == 0 {
+		r.mu.Lock()
+		r.ntail = copy(r.tail[:], chunk)
+		r.mu.Unlock()
+		return k, r.stopped()
+	}
+	value.b = appendBytes(value.b, chunk[:cut])
+	return k, r.partial(value.b, false, chunk[cut:])
+}
+
+// openRune is how many bytes at the end of b are the start of a character that
+// is not complete.
+func openRune(b []byte) int {
+	for i := 1; i < utf8.UTFMax && i <= len(b); i++ {
+		if c := b[len(b)-i]; utf8.RuneStart(c) {
+			if utf8.FullRune(b[len(b)-i:]) {
+				return 0
+			}
+			return i
+		}
+	}
+	return 0
+}

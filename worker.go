@@ -1,0 +1,306 @@
+package omdp
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"math/rand/v2"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/zmq-omdp/omdp/internal/zsock"
+)
+
+const (
+	maxConcurrency   = 1000
+	defaultChunkSize = 64 << 10
+)
+
+// A WorkerConfig configures a Worker. nil and the zero value are usable: zero
+// means the default, negative means off where that makes sense. It is copied.
+type WorkerConfig struct {
+	// Concurrency is how many requests the worker takes at a time: 1 to 1,000,
+	// default 1, as the protocol assumes. More is told to the broker; brokers of
+	// other makes go on with one.
+	Concurrency int
+	// ChunkSize is the most that one partial of Response.Write carries, in
+	// bytes. Default 64 KiB; 1 to MaxBody.
+	ChunkSize int
+
+	// Heartbeat is the interval of the heartbeats, the worker's own and those of
+	// each request in progress. Default 2.5 s, 10 ms to 24 h.
+	Heartbeat time.Duration
+	// Liveness is how many of its own intervals the broker may be silent
+	// before it counts as lost. Default 3. A broker that does not tell its
+	// interval may be silent for 15 s.
+	Liveness int
+
+	// ReconnectMin and ReconnectMax bound the wait before a lost connection is
+	// tried again: doubling from the one to the other, with jitter. Defaults
+	// 100 ms and 5 s.
+	ReconnectMin, ReconnectMax time.Duration
+
+	// MaxBody is the most that one encoded partial or final may have, in bytes;
+	// more is ErrTooLarge. Default 8 MiB. Requests over it cut the connection.
+	MaxBody int
+
+	// DrainTimeout is how long Run waits for requests in progress after its
+	// context ended, and Close for handlers that still run. Default 10 s;
+	// negative: no wait.
+	DrainTimeout time.Duration
+
+	// Logger gets changes of state and the stacks of panics. Default nil: silent.
+	Logger *slog.Logger
+	// OnState is called with each new state, OnError with what went wrong on
+	// the connection and with panics of handlers: in order, one at a time, never
+	// on an I/O goroutine.
+	OnState func(State)
+	OnError func(error)
+}
+
+// A Worker serves one service: it registers with a broker, runs its Handler for
+// the requests that it is given, and registers anew whenever the connection or
+// the broker was lost. All its methods are safe for concurrent use.
+type Worker struct {
+	config    WorkerConfig
+	settings  settings
+	endpoint  string
+	service   string
+	self      caps
+	chunk     int // bytes of a raw partial
+	textChunk int // the same for JSON, whose escapes take up to 6 bytes for one
+	session   session
+	hooks     hooks
+	runners   runners
+	handler   Handler // fixed by Start
+
+	partials atomic.Uint64
+	bytes    atomic.Uint64
+
+	stop context.CancelFunc // ends the session
+	done chan struct{}      // closed when the session has ended
+	end  chan struct{}      // closed when Close was called
+
+	got arrivals // of deliver, which never runs twice at a time
+	due arrivals // of tick
+
+	mu      sync.Mutex // comes after the link's lock
+	state   State
+	changed chan struct{} // closed and made anew at each change of state
+	started bool
+	closed  bool
+	sess    workerSession
+	link    link
+	leaving leaving
+	settled chan struct{} // closed by the broker's answer to DRAIN
+	stats   WorkerStats
+	noted   bool // a malformed message was logged on this link
+}
+
+// NewWorker makes a worker for one service, 1 to 255 bytes, at the broker that
+// listens on endpoint: tcp://host:port, ipc://path or inproc://name. It does no
+// I/O; see OnRequest and Start.
+func NewWorker(endpoint, service string, config *WorkerConfig) (*Worker, error) {
+	w := &Worker{
+		endpoint: endpoint, service: service,
+		changed: make(chan struct{}), done: make(chan struct{}), end: make(chan struct{}), settled: make(chan struct{}),
+	}
+	if config != nil {
+		w.config = *config
+	}
+	if err := w.configure(); err != nil {
+		return nil, fmt.Errorf("omdp: new worker: %w", err)
+	}
+	s := &w.settings
+	w.self = caps{V: 1, ID: newLifeID(), HB: max(s.heartbeat.Milliseconds(), 1), Concurrency: w.config.Concurrency}
+	w.sess = newWorkerSession(s.heartbeat, s.liveness, w.config.Concurrency)
+	w.runners.do = w.serve
+	w.session = session{
+		endpoint: endpoint,
+		options:  zsock.Options{MaxMsgSize: int64(s.maxBody) + replyOverhead},
+		dial:     dialZsock,
+		backoff:  backoff{min: s.reconnectMin, max: s.reconnectMax},
+		random:   rand.Uint64,
+		open:     w.open,
+		up:       w.up,
+		deliver:  w.deliver,
+		tick:     w.tick,
+		leave:    w.leave,
+		lost:     w.lost,
+		failed:   w.failed,
+		nudge:    make(chan struct{}, 1),
+	}
+	return w, nil
+}
+
+func (w *Worker) configure() error {
+	f := &w.config
+	if err := parseEndpoint(w.endpoint, false); err != nil {
+		return fmt.Errorf("endpoint: %w", err)
+	}
+	if n := len(w.service); n < 1 || n > maxService {
+		return fmt.Errorf("service: %d bytes is not from 1 to %d", n, maxService)
+	}
+	w.settings = settings{f.Heartbeat, f.Liveness, f.ReconnectMin, f.ReconnectMax, f.MaxBody, f.DrainTimeout}
+	if err := w.settings.fill(); err != nil {
+		return err
+	}
+	body := w.settings.maxBody
+	f.Concurrency = orDefault(f.Concurrency, 1)
+	f.ChunkSize = orDefault(f.ChunkSize, min(defaultChunkSize, body))
+	switch {
+	case f.Concurrency < 1 || f.Concurrency > maxConcurrency:
+		return fmt.Errorf("Concurrency: %d is not from 1 to %d", f.Concurrency, maxConcurrency)
+	case f.ChunkSize < 1 || f.ChunkSize > body:
+		return fmt.Errorf("ChunkSize: %d is not from 1 to MaxBody, %d", f.ChunkSize, body)
+	}
+	w.chunk = f.ChunkSize
+	w.textChunk = min(f.ChunkSize, (body-64)/6)
+	return nil
+}
+
+// OnRequest sets the handler: the 'request' event of Node. It comes before
+// Start; a nil handler is an error, and so is a call after Start.
+func (w *Worker) OnRequest(h Handler) error {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	switch {
+	case h == nil:
+		return errors.New("omdp: set handler: the handler is nil")
+	case w.closed:
+		return fmt.Errorf("omdp: set handler: %w", ErrClosed)
+	case w.started:
+		return errors.New("omdp: set handler: the worker is started")
+	}
+	w.handler = h
+	return nil
+}
+
+// Start connects in the background and returns at once: ErrClosed after Close,
+// an error without a handler and when called twice. The broker need not be
+// there yet.
+func (w *Worker) Start() error {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	switch {
+	case w.closed:
+		return fmt.Errorf("omdp: start worker: %w", ErrClosed)
+	case w.started:
+		return errors.New("omdp: start worker: already started")
+	case w.handler == nil:
+		return errors.New("omdp: start worker: no handler: call OnRequest first")
+	}
+	w.started = true
+	w.session.epoch = time.Now()
+	ctx, stop := context.WithCancel(context.Background())
+	w.stop = stop
+	go func() {
+		defer close(w.done)
+		w.session.run(ctx)
+	}()
+	return nil
+}
+
+// Run starts the worker and serves until ctx ends, then shuts it down within
+// DrainTimeout. It returns nil then, also if handlers had to be cut off, and
+// ErrClosed if Close or Shutdown ended it.
+func (w *Worker) Run(ctx context.Context) error {
+	if err := w.Start(); err != nil {
+		return err
+	}
+	select {
+	case <-ctx.Done():
+	case <-w.done:
+		return fmt.Errorf("omdp: run worker: %w", ErrClosed)
+	}
+	bound, cancel := context.WithTimeout(context.Background(), max(w.settings.drain, 0))
+	defer cancel()
+	_ = w.Shutdown(bound) // what it cut off is logged, and the clients were told
+	return nil
+}
+
+// WaitReady returns when the worker is registered: when the broker was heard
+// on the present connection. Ours answers at once, a Node broker with its
+// first heartbeat. It fails with the cause of ctx's end, ErrNotStarted, or
+// ErrClosed once Shutdown or Close was called.
+func (w *Worker) WaitReady(ctx context.Context) error {
+	for {
+		w.mu.Lock()
+		state, started, changed := w.state, w.started, w.changed
+		w.mu.Unlock()
+		switch {
+		case state == Closed || state == Draining:
+			return fmt.Errorf("omdp: wait for broker: %w", ErrClosed)
+		case !started:
+			return fmt.Errorf("omdp: wait for broker: %w", ErrNotStarted)
+		case state == Ready:
+			return nil
+		}
+		select {
+		case <-changed:
+		case <-ctx.Done():
+			return fmt.Errorf("omdp: wait for broker: %w", context.Cause(ctx))
+		}
+	}
+}
+
+// WorkerStats are a worker's counters since it was made, and its present state.
+type WorkerStats struct {
+	State       State
+	Active      int    // requests that have not had their final
+	Handlers    int    // handlers that run or are about to; those that ended their response count too
+	Requests    uint64 // taken
+	Succeeded   uint64 // ended with a good final
+	Failed      uint64 // ended with an error
+	Partials    uint64 // sent
+	Bytes       uint64 // of partials and finals sent, as they cross the wire
+	Canceled    uint64 // contexts ended because the client cancelled or went away
+	Expired     uint64 // contexts ended by the deadline
+	Lost        uint64 // requests that had no final when their connection ended
+	Panics      uint64 // of handlers, recovered
+	Dropped     uint64 // requests over the concurrency, or given twice
+	Malformed   uint64 // messages from the broker that could not be read
+	Connections uint64 // connections made
+}
+
+// Stats returns the worker's counters. It is cheap and may be called at any time.
+func (w *Worker) Stats() WorkerStats {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	s := w.stats
+	s.State, s.Active, s.Handlers = w.state, len(w.sess.all), w.runners.running()
+	s.Partials, s.Bytes = w.partials.Load(), w.bytes.Load()
+	s.Dropped, s.Malformed = w.sess.dropped, w.sess.malformed
+	return s
+}
+
+// setState is called with mu held.
+func (w *Worker) setState(s State) {
+	if w.state == s || w.state == Closed || w.state == Draining && s != Closed {
+		return
+	}
+	w.state = s
+	close(w.changed)
+	w.changed = make(chan struct{})
+	if log := w.config.Logger; log != nil {
+		w.hooks.add(func() { log.Info("omdp: worker "+s.String(), "service", w.service, "endpoint", w.endpoint) })
+	}
+	if f := w.config.OnState; f != nil {
+		w.hooks.add(func() { f(s) })
+	}
+}
+
+// report logs err and tells OnError.
+func (w *Worker) report(level slog.Level, err error, attrs ...any) {
+	if log := w.config.Logger; log != nil {
+		w.hooks.add(func() {
+			attrs := append([]any{"service", w.service, "error", err}, attrs...)
+			log.Log(context.Background(), level, "omdp: worker", attrs...)
+		})
+	}
+	if f := w.config.OnError; f != nil {
+		w.hooks.add(func() { f(err) })
+	}
+}

@@ -1,0 +1,362 @@
+package omdp
+
+import (
+	"time"
+
+	"github.com/zmq-omdp/omdp/internal/batch"
+)
+
+// The session of a worker, pure: the requests that it holds on its present
+// link, when to beat, when the broker or a client counts as gone, and what a
+// response may still send. It is told what arrived and what time it is; what
+// is to be done about it comes out as values. It has no socket, goroutine,
+// lock or clock.
+
+// Causes with which contexts of requests end; context.Cause gives them.
+var (
+	errClientCanceled = causeOf(ErrCanceled, "client canceled")
+	errClientGone     = causeOf(ErrCanceled, "client gone")
+	errStalled        = causeOf(ErrCanceled, "the broker heard nothing of it for too long")
+	errLinkLost       = causeOf(ErrBrokerLost, "the connection ended")
+	errWorkerClosed   = causeOf(ErrClosed, "the worker stops")
+	errHandlerDone    = causeOf(ErrEnded, "the handler returned")
+)
+
+// cause is a sentinel with a detail.
+type cause struct {
+	err    error
+	detail string
+}
+
+func causeOf(err error, detail string) error { return &cause{err, detail} }
+
+func (c *cause) Error() string { return c.err.Error() + ": " + c.detail }
+func (c *cause) Unwrap() error { return c.err }
+
+// cancelCause reads the last frame of a CANCEL. Causes of later versions are
+// the client's wish as far as a handler can tell.
+func cancelCause(b []byte) error {
+	switch string(b) {
+	case causeDeadline:
+		return ErrTimeout
+	case causeGone:
+		return errClientGone
+	case causeStalled:
+		return errStalled
+	}
+	return errClientCanceled
+}
+
+// held is one request as the session knows it.
+type held struct {
+	key      string // names it on its link: one byte, the length of the token, then token and rid
+	at       int    // index in workerSession.all; -1 when it is not held any more
+	since    instant
+	deadline instant // never: none
+	seen     instant // when its client was last heard of
+	watched  bool    // its client beat once, and nobody else tells when it is gone: its silence means something
+	told     bool    // its context was ended
+}
+
+func (h *held) token() string { return h.key[1 : 1+int(h.key[0])] }
+func (h *held) rid() string   { return h.key[1+int(h.key[0]):] }
+
+// appendKey makes the key of a request. The token alone won't do: a Node
+// broker puts the client's identity there, the same for all its requests.
+func appendKey(b []byte, token, rid []byte) []byte {
+	b = append(b, byte(len(token))) // ≤ maxIdentity
+	b = append(b, token...)
+	return append(b, rid...)
+}
+
+// ending is a request whose context is to end.
+type ending struct {
+	t     *task
+	cause error
+}
+
+// arrivals is what a batch of messages or a tick asks of the shell.
+type arrivals struct {
+	run    []*task
+	ended  []ending
+	credit []creditTo
+	ready  bool  // the broker was heard for the first time on this link
+	beat   bool  // appendBeats is due
+	wake   bool  // a timer is due earlier than the last tick said
+	drop   error // give the link up
+}
+
+type creditTo struct {
+	t *task
+	n int64
+}
+
+// reset empties a for the next use. What it pointed to is let go.
+func (a *arrivals) reset() {
+	clear(a.run)
+	clear(a.ended)
+	clear(a.credit)
+	*a = arrivals{run: a.run[:0], ended: a.ended[:0], credit: a.credit[:0]}
+}
+
+// workerSession is not safe for concurrent use.
+type workerSession struct {
+	heartbeat   time.Duration
+	liveness    int
+	concurrency int
+
+	// The present link.
+	up     bool   // READY was taken: there is a connection
+	ready  bool   // the broker was heard
+	over   bool   // the link is to be given up: what still arrives is ignored
+	life   string // of a broker that advertised, else empty
+	told   time.Duration
+	heard  instant
+	beatAt instant
+	all    []*task
+	byKey  map[string]*task
+
+	clock clock
+	due   instant // what tick returned last, or earlier since then
+
+	malformed, dropped uint64
+
+	x extra // scratch
+}
+
+func newWorkerSession(heartbeat time.Duration, liveness, concurrency int) workerSession {
+	return workerSession{heartbeat: heartbeat, liveness: liveness, concurrency: concurrency, byKey: map[string]*task{}, due: never}
+}
+
+// open starts a fresh link.
+func (s *workerSession) open() {
+	s.up, s.ready, s.over, s.life, s.told = false, false, false, "", 0
+	s.due = never
+}
+
+// connected is called when READY was taken: from now on the broker has to be
+// heard, Node brokers as well, since they beat to their workers.
+func (s *workerSession) connected(now instant) {
+	s.up, s.heard, s.beatAt = true, now, now+s.heartbeat
+	s.due = min(s.due, s.beatAt)
+}
+
+// close ends the link and returns what was held on it.
+func (s *workerSession) close() []*task {
+	all := s.all
+	for _, t := range all {
+		t.at = -1
+	}
+	s.all, s.up, s.ready = nil, false, false
+	clear(s.byKey)
+	return all
+}
+
+// known tells whether the broker advertised, and so understands extensions.
+func (s *workerSession) known() bool { return s.life != "" }
+
+// receive takes one well-formed message. make turns a REQUEST into a task; x
+// is nil if the broker did not advertise.
+func (s *workerSession) receive(now instant, m *message, a *arrivals, make func(m *message, x *extra) *task) {
+	if s.over {
+		return
+	}
+	if m.op == opDisconnect {
+		s.over, a.drop = true, errDisconnected
+		return
+	}
+	s.heard = now
+	if !s.ready {
+		s.ready, a.ready = true, true
+	}
+	switch m.op {
+	case opRequest:
+		s.onRequest(now, m, a, make)
+	case opHello:
+		s.onHello(m, a)
+	case opHeartbeat:
+		if t := s.find(m); t != nil {
+			t.seen, t.watched = now, !t.tells
+		}
+	case opCredit:
+		if t := s.find(m); t != nil {
+			a.credit = append(a.credit, creditTo{t, m.credit})
+		}
+	case opCancel:
+		if t := s.find(m); t != nil && !t.told {
+			t.told = true
+			a.ended = append(a.ended, ending{t, cancelCause(m.cause)})
+		}
+	case opDrain:
+		// The broker is leaving: it dispatches nothing more, and what is held
+		// goes on until it says DISCONNECT or the connection ends.
+	}
+}
+
+func (s *workerSession) find(m *message) *task {
+	if m.token == nil {
+		return nil
+	}
+	var scratch [1 + maxIdentity + maxRID]byte
+	return s.byKey[string(appendKey(scratch[:0], m.token, m.rid))]
+}
+
+// onRequest holds a request. One more than the concurrency, or one that is held
+// already, is dropped and counted, as Node workers drop it (ERR_REQ_OVERRIDE):
+// a handler runs at most once per token.
+func (s *workerSession) onRequest(now instant, m *message, a *arrivals, make func(*message, *extra) *task) {
+	var scratch [1 + maxIdentity + maxRID]byte
+	key := appendKey(scratch[:0], m.token, m.rid)
+	if len(s.all) >= s.concurrency || s.byKey[string(key)] != nil {
+		s.dropped++
+		return
+	}
+	var x *extra
+	if m.extra != nil {
+		var ok bool
+		if s.x, ok = parseExtra(m.extra); ok {
+			x = &s.x
+		} else {
+			s.malformed++
+		}
+	}
+	t := make(m, x)
+	t.held = held{
+		key: string(key), at: len(s.all),
+		since: now, seen: now, deadline: deadlineOf(now, m, x),
+	}
+	t.req.id = t.rid()
+	s.all = append(s.all, t)
+	s.byKey[t.key] = t
+	if t.deadline < s.due {
+		s.due, a.wake = t.deadline, true
+	}
+	a.run = append(a.run, t)
+}
+
+// deadlineOf is when a request's time is over: by the time that the broker says
+// remains, or by the client's own timeout behind a broker that says nothing.
+// A Node client that gives none means 60 s in the broker's queue, and as long
+// as it takes after it.
+func deadlineOf(now instant, m *message, x *extra) instant {
+	if x != nil {
+		if x.remaining < 0 || x.remaining > maxTimeoutMS {
+			return never
+		}
+		return now + time.Duration(x.remaining)*time.Millisecond
+	}
+	if o, ok := parseOptions(m.options); ok && o.timeout > 0 {
+		return now + o.timeout
+	}
+	return never
+}
+
+func (s *workerSession) onHello(m *message, a *arrivals) {
+	c, ok := parseCaps(m.caps)
+	switch {
+	case !ok:
+		s.malformed++
+	case s.life != "" && s.life != c.ID:
+		s.over, a.drop = true, errBrokerChanged
+	default:
+		s.life, s.told = c.ID, c.interval()
+	}
+}
+
+// release forgets a request that gets its final now. It reports false if the
+// link on which it was held is no more.
+func (s *workerSession) release(t *task) bool {
+	if t.at < 0 {
+		return false
+	}
+	last := len(s.all) - 1
+	s.all[t.at] = s.all[last]
+	s.all[t.at].at = t.at
+	s.all[last] = nil
+	s.all = s.all[:last]
+	t.at = -1
+	delete(s.byKey, t.key)
+	return true
+}
+
+// tick does what is due at now and returns when it is to be called next, at
+// the latest. It costs little while nothing is due.
+func (s *workerSession) tick(now instant, a *arrivals) instant {
+	jumped := s.clock.turn(now, s.due, s.heartbeat)
+	if now < s.due && !jumped {
+		return s.due
+	}
+	next := never
+	if s.up && !s.over {
+		if now >= s.beatAt {
+			a.beat = true
+			s.beatAt = now + s.heartbeat
+		}
+		silent := s.clock.silentSince(s.heard) + lifeLimit(s.told, s.liveness)
+		if now >= silent {
+			s.over, a.drop = true, errBrokerSilent
+		}
+		next = min(s.beatAt, silent)
+	}
+	for _, t := range s.all {
+		next = min(next, s.check(now, t, a))
+	}
+	s.due = next
+	return next
+}
+
+// check ends a request whose time is over or whose client is silent, and
+// returns when to look again.
+func (s *workerSession) check(now instant, t *task, a *arrivals) instant {
+	if t.told {
+		return never
+	}
+	silent := never
+	if t.watched {
+		silent = s.clock.silentSince(t.seen) + foreignLiveness
+	}
+	switch {
+	case now >= t.deadline:
+		t.told = true
+		a.ended = append(a.ended, ending{t, ErrTimeout})
+	case now >= silent:
+		t.told = true
+		a.ended = append(a.ended, ending{t, errClientGone})
+	default:
+		return min(t.deadline, silent)
+	}
+	return never
+}
+
+// appendBeats appends the worker's beat, and one for each request that it has
+// held for half an interval or longer: what is younger will hardly get old.
+func (s *workerSession) appendBeats(o *batch.Out, now instant) {
+	appendWorkerCommand(o, opHeartbeat, "", "")
+	for _, t := range s.all {
+		if now-t.since >= s.heartbeat/2 {
+			appendWorkerCommand(o, opHeartbeat, t.token(), t.rid())
+		}
+	}
+}
+
+// credit says how much a response may send: at most window bytes that its
+// client has not consumed yet. Bytes are counted as they cross the wire, in
+// the last payload frame of a partial.
+type credit struct {
+	window   int64 // 0: the client grants none and sets no bound
+	sent     int64
+	consumed int64
+}
+
+// take reserves n bytes. Whatever its size, a message may go when nothing is on the way.
+func (c *credit) take(n int64) bool {
+	way := c.sent - c.consumed
+	if c.window > 0 && way > 0 && way+n > c.window {
+		return false
+	}
+	c.sent += n
+	return true
+}
+
+// grant is what a CREDIT says. More than was sent is not believed.
+func (c *credit) grant(n int64) { c.consumed = min(c.consumed+n, c.sent) }
