@@ -304,21 +304,18 @@ func (b *Broker) turn(i int) (again, closing bool) {
 const lastRead = 50 * time.Millisecond
 
 // farewell sends what is left to say, as far as there is room for it, and
-// gives peers the time to read it.
+// gives peers the time to read it. Who comes meanwhile is told to go elsewhere.
 func (b *Broker) farewell(i int) {
 	l := b.listeners[i]
 	b.mu.Lock()
 	if b.core.pending(i) {
 		l.router.Exchange(b.core.take(i), &l.in)
+		b.core.settle(time.Since(b.epoch), i)
 	}
 	alone := len(b.core.peers[i]) == 0 || strings.HasPrefix(l.bound, "inproc:") // there nothing is dropped
 	b.mu.Unlock()
 	for end := time.Now().Add(lastRead); !alone && time.Now().Before(end); {
-		more, err := l.router.Exchange(nil, &l.in)
-		if err == nil && !more {
-			err = l.router.Wait(end)
-		}
-		if err != nil {
+		if again, _ := b.turn(i); !again && l.router.Wait(end) != nil {
 			return
 		}
 	}

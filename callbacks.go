@@ -18,11 +18,8 @@ const (
 type event struct {
 	reply
 	final bool
-	size  int // bytes as they crossed the wire, the measure of credit
+	size  int // what a partial counts for credit and limits, in bytes
 }
-
-// weight is what an event counts for while it waits; an empty one is not free.
-func (e *event) weight() int { return max(e.size, 1) }
 
 // callbacks runs the callbacks of a client's requests, off the I/O goroutines:
 // those of one request in order and one at a time, those of different requests
@@ -59,7 +56,7 @@ func (q *callbacks) push(c *call, e event, bound int, drop bool) (over bool) {
 	if c.over {
 		return false
 	}
-	if bound > 0 && c.buffered > 0 && c.buffered+e.weight() > bound {
+	if bound > 0 && c.buffered > 0 && c.buffered+e.size > bound {
 		return true
 	}
 	if drop {
@@ -67,7 +64,7 @@ func (q *callbacks) push(c *call, e event, bound int, drop bool) (over bool) {
 		c.events = c.events[:0]
 	}
 	c.over = e.final
-	c.buffered += e.weight()
+	c.buffered += e.size
 	if n := len(q.free); c.events == nil && n > 0 {
 		q.free, c.events = q.free[:n-1], q.free[n-1]
 	}
@@ -189,6 +186,24 @@ func (q *callbacks) run() {
 		close(q.ended)
 	}
 	q.mu.Unlock()
+}
+
+// run calls the callback for one event, on a goroutine of callbacks.
+func (r *call) run(e *event) {
+	if e.final {
+		if r.onFinal != nil {
+			r.onFinal(e.msg, e.err)
+		}
+		return
+	}
+	if r.onPartial != nil {
+		r.onPartial(e.msg)
+	}
+	q := &r.client.runners
+	q.mu.Lock()
+	r.buffered -= e.size
+	q.mu.Unlock()
+	r.read(e.size)
 }
 
 // park waits for more to do and reports false when the goroutine may end. It

@@ -26,7 +26,8 @@ type call struct {
 	client  *Client
 	kind    callKind
 	service string
-	data    []byte // encoded; kept until the end, as it may have to wait for another link
+	data    []byte   // encoded; kept until the end, as it may have to wait for another link
+	small   [64]byte // where data begins
 	options options
 	meta    map[string]string
 	window  int
@@ -78,6 +79,7 @@ func (c *Client) Call(ctx context.Context, service string, data any, opts ...Cal
 	r, ok := c.calls.Get().(*call)
 	if !ok {
 		r = &call{client: c, kind: kindCall, done: make(chan struct{}, 1)}
+		r.data = r.small[:0]
 	}
 	r.service = service
 	if err := c.begin(ctx, r, data, opts); err != nil {
@@ -103,7 +105,7 @@ func (c *Client) Call(ctx context.Context, service string, data any, opts ...Cal
 // was received from, so nobody else knows it.
 func (r *call) recycle() {
 	if cap(r.data) > 64<<10 {
-		r.data = nil
+		r.data = r.small[:0]
 	}
 	r.service, r.meta, r.rid, r.data = "", nil, "", r.data[:0]
 	r.result, r.options, r.phase = reply{}, options{}, phaseNew
@@ -132,6 +134,7 @@ func CallJSON[Out any](ctx context.Context, c *Client, service string, in any, o
 // The error is not nil only if nothing was sent; no callback runs then.
 func (c *Client) Request(ctx context.Context, service string, data any, partial func(Message), final func(Message, error), opts ...CallOption) error {
 	r := &call{client: c, kind: kindRequest, service: service, onPartial: partial, onFinal: final}
+	r.data = r.small[:0]
 	return c.begin(ctx, r, data, opts)
 }
 
@@ -347,24 +350,6 @@ func (r *call) push(e event, bound int, drop bool) (over bool) {
 		return r.stream.push(e, bound, drop)
 	}
 	return r.client.runners.push(r, e, bound, drop)
-}
-
-// run calls the callback for one event, on a goroutine of callbacks.
-func (r *call) run(e *event) {
-	if e.final {
-		if r.onFinal != nil {
-			r.onFinal(e.msg, e.err)
-		}
-		return
-	}
-	if r.onPartial != nil {
-		r.onPartial(e.msg)
-	}
-	q := &r.client.runners
-	q.mu.Lock()
-	r.buffered -= e.weight()
-	q.mu.Unlock()
-	r.read(e.size)
 }
 
 // read notes that the user took size bytes.

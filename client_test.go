@@ -688,6 +688,49 @@ func TestClientClose(t *testing.T) {
 	})
 }
 
+// What is said while something is sent is delivered by whoever sends: no lock
+// of the client may be held there. A broker that answers everything at once
+// would hang one that did.
+func TestClientHoldsNoLockWhileSending(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		n := newFakeNet()
+		welcome := `{"v":1,"id":"` + brokerLife + `","hb":2500}`
+		n.script = func(l *fakeLink, f [][]byte) {
+			l.say("C", "8", welcome)
+			switch string(f[1]) {
+			case "2":
+				l.reply(opHeartbeat, f[3])
+				l.reply(opPartial, f[3], []byte("b"), make([]byte, 4096)) // wants credit
+			case "4", "9", "10":
+				l.reply(opPartial, f[2], []byte("b"), nil)
+			}
+		}
+		n.blocked = true
+		c, _ := startFakeClient(t, &ClientConfig{Window: 4096}, n)
+		calls := []<-chan result{goCall(t.Context(), c, "echo", 1, WithTimeout(4*time.Second)), goCall(t.Context(), c, "echo", 1, WithTimeout(-1))}
+		synctest.Wait()
+		l := n.next(t)
+		l.hold(false) // up sends
+		calls = append(calls, goCall(t.Context(), c, "echo", 1, WithTimeout(-1)))
+		pass(10 * time.Second) // beats, and an expiry
+		ctx, cancel := context.WithCancel(t.Context())
+		calls = append(calls, goCall(ctx, c, "echo", 1, WithWindow(64<<10)))
+		synctest.Wait()
+		cancel()
+		synctest.Wait()
+		if s := c.Stats(); s.Outstanding != 2 || s.Failed != 2 {
+			t.Errorf("stats %+v, want two left, two ended", s)
+		}
+		if err := c.Close(); err != nil { // cancels
+			t.Error(err)
+		}
+		for i, want := range []error{ErrTimeout, ErrClosed, ErrClosed, ErrCanceled} {
+			r := <-calls[i]
+			wantError(t, "a call", r.err, want, MayHaveExecuted)
+		}
+	})
+}
+
 func TestClientShutdown(t *testing.T) {
 	for _, inTime := range []bool{true, false} {
 		synctest.Test(t, func(t *testing.T) {

@@ -490,6 +490,9 @@ func (d *dispatcher) removeRequest(r *request) {
 	d.timers.remove(&r.deadline)
 	p.requests.remove(&r.ofClient)
 	p.outstanding--
+	if !p.beats {
+		p.seen = d.now // remembered until it had the time to take what ended this
+	}
 	s.requests--
 	d.releaseService(s)
 	r.client, r.service, r.slot, r.queue = nil, nil, nil, nil
@@ -589,9 +592,12 @@ func (d *dispatcher) onTick(p *peer) {
 	limit := d.clientLimit(p)
 	since := d.clock.silentSince(p.seen)
 	switch quiet := d.now-since >= limit; {
+	case quiet && p.beats && p.ignoredUntil > d.now: // what it did is remembered
+		d.dropAll(p)
+		d.timers.set(&p.timer, p.ignoredUntil)
 	case quiet && p.beats:
 		d.clientGone(p, "silent")
-	case quiet && p.outstanding == 0 && p.ignoredUntil <= d.now:
+	case quiet && p.outstanding == 0 && !p.backlog.blocked() && p.ignoredUntil <= d.now:
 		d.removePeer(p)
 	default:
 		// A client that never beats is held by the deadlines of its requests alone:
@@ -626,17 +632,17 @@ func (d *dispatcher) drain(now instant) {
 func (d *dispatcher) shut(now instant) {
 	d.now, d.draining = now, true
 	d.eachPeer(func(p *peer) {
-		switch p.role {
-		case roleWorker:
-			d.sayDisconnect(p.listener, []byte(p.id))
-		case roleClient:
-			for r := p.requests.front(); r != nil; r = p.requests.front() {
-				if r.slot == nil {
-					d.end(r, statusDraining, "false", causeGone)
-				} else {
-					d.end(r, statusLost, "", causeGone)
-				}
+		for r := p.requests.front(); r != nil; r = p.requests.front() {
+			if r.slot == nil {
+				d.end(r, statusDraining, "false", causeGone)
+			} else {
+				d.end(r, statusLost, "", causeGone)
 			}
+		}
+	})
+	d.eachPeer(func(p *peer) {
+		if p.role == roleWorker {
+			d.sayDisconnect(p.listener, []byte(p.id))
 		}
 	})
 	d.finish()

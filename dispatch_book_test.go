@@ -34,6 +34,7 @@ type peerLife struct {
 	heard   instant // its last message that counts
 	told    instant // when it was last told something
 	limit   time.Duration
+	since   instant // the limit is this
 	over    instant // never while it lasts
 	reason  string  // why it ended, as the notes of that step say
 }
@@ -107,7 +108,10 @@ func (b *book) sessions() {
 		if c.service != nil {
 			s.service = c.service.name
 		}
-		s.adv, s.beats, s.limit = c.adv, c.beats, lifeLimit(c.told, w.d.lim.liveness)
+		if limit := lifeLimit(c.told, w.d.lim.liveness); s.limit != limit {
+			s.limit, s.since = limit, w.now
+		}
+		s.adv, s.beats = c.adv, c.beats
 	}
 }
 
@@ -323,9 +327,6 @@ func (b *book) unsent(l int, all [][]string) {
 				s.limit = 0
 			}
 			b.dropped(p, f)
-			for _, i := range b.byKey[clientKey(p, f[min(3, len(f)-1)])] {
-				i.late = false
-			}
 		}
 	}
 }
@@ -336,6 +337,9 @@ func (b *book) dropped(p *simPeer, f []string) {
 		return
 	}
 	all := b.byKey[clientKey(p, f[min(3, len(f)-1)])]
+	for _, i := range all {
+		i.late = false
+	}
 	for k := len(all) - 1; k >= 0; k-- {
 		if i := all[k]; i.answered && !i.gone {
 			i.gone = true
@@ -596,7 +600,7 @@ func (b *book) timely() {
 	}
 	for p, s := range b.current {
 		c := w.d.peers[p.l][p.id]
-		quiet := w.now - max(s.heard, grace)
+		quiet := w.now - max(s.heard, grace, s.since)
 		switch {
 		case s.worker && quiet >= s.limit+beat:
 			w.fatalf("I17: %s was silent for %v, the limit is %v", p.name, quiet, s.limit)
@@ -607,7 +611,7 @@ func (b *book) timely() {
 		}
 	}
 	for _, t := range b.order {
-		if quiet := w.now - max(t.progress, grace); t.sess.over == never && quiet >= t.sess.limit+beat && w.liveSlot(t) != nil {
+		if quiet := w.now - max(t.progress, grace, t.sess.since); t.sess.over == never && quiet >= t.sess.limit+beat && w.liveSlot(t) != nil {
 			w.fatalf("I19: nothing was heard of %s for %v, and %s still has it", t.inst.data, quiet, t.worker.name)
 		}
 	}

@@ -2,6 +2,7 @@ package omdp
 
 import (
 	"encoding/binary"
+	"slices"
 	"time"
 )
 
@@ -112,12 +113,8 @@ func (w *peer) heldOnce(token []byte) bool {
 	if len(token) != tokenLen {
 		return false
 	}
-	for _, t := range w.lost {
-		if t == tokenMark(token) {
-			return true
-		}
-	}
-	return false
+	mark := tokenMark(token)
+	return mark != 0 && slices.Contains(w.lost, mark) // 0: a place not used yet
 }
 
 func (d *dispatcher) fromWorker(l int, id []byte, p *peer, m *message) {
@@ -337,7 +334,9 @@ func (d *dispatcher) onWorkerHeartbeat(w *peer, m *message) {
 		d.unauthentic(w, m)
 		return
 	}
-	sl.progress = d.now
+	if sl.req != nil || w.adv { // a Node worker's slot drains for so long and no longer
+		sl.progress = d.now
+	}
 	if sl.req != nil {
 		c := sl.req.client
 		appendToClient(d.open(c), c.id, opHeartbeat, m.rid, nil)

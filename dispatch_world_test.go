@@ -445,7 +445,7 @@ func (w *world) exchange(l int) {
 			sent = append(sent, f)
 		} else {
 			lost = append(lost, f)
-			if w.d.boxes[l].oldOrigin[i].peer == nil {
+			if q := w.d.boxes[l].oldOrigin[i].peer; q == nil || q.dead {
 				w.book.dropped(p, f)
 			}
 		}

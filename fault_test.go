@@ -6,7 +6,6 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"net"
 	"os"
 	"os/exec"
 	"slices"
@@ -14,6 +13,7 @@ import (
 	"sync/atomic"
 	"syscall"
 	"testing"
+	"time"
 
 	"github.com/zmq-omdp/omdp"
 )
@@ -376,17 +376,21 @@ func TestNoBroker(t *testing.T) {
 	t.Parallel()
 	overTransports(t, func(t *testing.T, transport string) {
 		c := startClient(t, knownEndpoint(t, transport), nil)
+		unsent := []omdp.Outcome{omdp.NotSent}
+		if transport == "inproc" { // libzmq takes messages for an endpoint that is not bound yet, and delivers them then
+			unsent = []omdp.Outcome{omdp.MayHaveExecuted}
+		}
 		_, err := c.Call(within(t), "echo", "x", omdp.WithTimeout(beat))
-		failed(t, err, omdp.ErrTimeout, omdp.NotSent)
+		failed(t, err, omdp.ErrTimeout, unsent...)
 		ctx, cancel := context.WithCancelCause(t.Context())
 		cancel(io.ErrShortWrite)
 		_, err = c.Call(ctx, "echo", "x")
 		failed(t, err, omdp.ErrCanceled, omdp.NotSent)
 		failed(t, err, io.ErrShortWrite)
 		r := goCall(t, c, "echo", "x")
-		eventually(t, "it waits", func() bool { return c.Stats().Waiting == 1 })
+		eventually(t, "it waits", func() bool { return c.Stats().Outstanding == 1 })
 		closed(t, "client", c)
-		failed(t, receive(t, "the call's end", r).err, omdp.ErrClosed, omdp.NotSent)
+		failed(t, receive(t, "the call's end", r).err, omdp.ErrClosed, unsent...)
 	})
 }
 
@@ -524,7 +528,6 @@ func TestSlowClient(t *testing.T) {
 	addWorker(t, b, "echo", nil, echo)
 	c := addClient(t, b, nil)
 	p := dialWire(t, b.Endpoint(), "slow")
-	p.Conn.(*net.TCPConn).SetReadBuffer(4096)
 	p.send("C", "2", "flood", "1", `"x"`, `{"timeout":-1}`)
 	for done := false; !done; {
 		served(t, c, "echo")
@@ -584,12 +587,13 @@ func TestBufferLimit(t *testing.T) {
 	b := startBroker(t, newEndpoint(t, "inproc"), nil)
 	w := dialRaw(t, b.Endpoint())
 	w.say("W|1|echo")
-	c := addClient(t, b, &omdp.ClientConfig{BufferLimit: 50_000})
+	c := addClient(t, b, &omdp.ClientConfig{BufferLimit: 50_000, Window: 4 << 10}) // the limit is never under the window
 	s := c.RequestStream(within(t), "echo", "x")
 	m := w.next(t)
 	for range 10 {
 		w.send("W", "6", m[2], m[3], `{"status":200,"msg":"`+strings.Repeat("x", 10_000)+`"}`)
 	}
+	eventually(t, "the call is given up", func() bool { return c.Stats().Failed == 1 })
 	n, err := io.Copy(io.Discard, s)
 	failed(t, err, omdp.ErrSlowConsumer, omdp.MayHaveExecuted)
 	if n != 40_000 {
@@ -684,11 +688,12 @@ func TestBrokerShutdown(t *testing.T) {
 		b := startBroker(t, newEndpoint(t, transport), nil)
 		h := newHeld()
 		addWorker(t, b, "echo", nil, h.handle)
-		c := addClient(t, b, nil)
+		// It comes back when the broker is gone: one that is leaving would refuse it.
+		c := addClient(t, b, &omdp.ClientConfig{ReconnectMin: time.Second, ReconnectMax: time.Second})
 		raw := dialRaw(t, b.Endpoint())
-		running, queued := goCall(t, c, "echo", "running"), make(<-chan result)
+		running := goCall(t, c, "echo", "running")
 		receive(t, "a request in progress", h.began)
-		queued = goCall(t, c, "echo", "queued")
+		queued := goCall(t, c, "echo", "queued")
 		eventually(t, "one is queued", func() bool { return b.Stats().Queued == 1 })
 		done := make(chan error, 1)
 		go func() { done <- b.Shutdown(within(t)) }()
@@ -819,8 +824,9 @@ func TestDeadlineAfterDispatch(t *testing.T) {
 		for name, opt := range map[string]omdp.CallOption{"own": omdp.WithTimeout(2 * beat), "MaxTimeout": omdp.WithTimeout(-1)} {
 			_, err := c.Call(t.Context(), "echo", name, opt)
 			failed(t, err, omdp.ErrTimeout, omdp.MayHaveExecuted)
-			if err := receive(t, "the handler's end", h.ended); !errors.Is(err, omdp.ErrTimeout) {
-				t.Errorf("%s: got cause %v, want ErrTimeout", name, err)
+			// Whose timer is first is a race: a client that gives up cancels.
+			if err := receive(t, "the handler's end", h.ended); !errors.Is(err, omdp.ErrTimeout) && !errors.Is(err, omdp.ErrCanceled) {
+				t.Errorf("%s: got cause %v, want ErrTimeout or ErrCanceled", name, err)
 			}
 		}
 		eventually(t, "the worker is free", func() bool { return b.Stats().Services["echo"].Free == 1 })

@@ -291,6 +291,8 @@ type result struct {
 	err error
 }
 
+func (r result) String() string { return fmt.Sprintf("%.40q, %v", r.msg, r.err) }
+
 // goCall calls on a goroutine of its own.
 func goCall(t testing.TB, c *omdp.Client, service string, data any, opts ...omdp.CallOption) <-chan result {
 	done := make(chan result, 1)

@@ -21,7 +21,7 @@ import (
 // returned; context.Cause says which: it is ErrCanceled, ErrTimeout,
 // ErrBrokerLost, ErrClosed or ErrEnded for errors.Is. A handler that goes on
 // after its ctx ended does no harm but keeps its place until it returns or
-// ends its response.
+// ends its response; one that goes on after End does so beside the next request.
 type Handler func(ctx context.Context, req *Request, res *Response) error
 
 // HandleJSON makes a Handler of a plain function: the request's data is decoded

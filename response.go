@@ -129,7 +129,8 @@ func (r *Response) Send(v any) error {
 
 // End sends v as the final and ends the response. Only what End is given
 // reaches the client's final callback; nil is JSON null. It never blocks on
-// the client.
+// the client. After ctx ended it is sent all the same, to free the worker's
+// place at the broker, and End returns the cause.
 //
 // A final that can't be encoded leaves the response open; if the handler then
 // returns nil, the client gets the reason as an error.

@@ -54,7 +54,7 @@ func (s *Stream) push(e event, bound int, drop bool) (over bool) {
 	if s.over {
 		return false
 	}
-	if bound > 0 && s.buffered > 0 && s.buffered+e.weight() > bound {
+	if bound > 0 && s.buffered > 0 && s.buffered+e.size > bound {
 		return true
 	}
 	if drop {
@@ -63,7 +63,7 @@ func (s *Stream) push(e event, bound int, drop bool) (over bool) {
 		s.cut.Store(true)
 	}
 	s.over = e.final
-	s.buffered += e.weight()
+	s.buffered += e.size
 	s.queue = append(s.queue, e)
 	select {
 	case s.ready <- struct{}{}:
@@ -99,7 +99,7 @@ func (s *Stream) take() (e event, ok bool, err error) {
 	}
 	e = s.queue[s.head]
 	s.queue[s.head] = event{}
-	s.buffered -= e.weight()
+	s.buffered -= e.size
 	if s.head++; s.head == len(s.queue) {
 		s.queue, s.head = s.queue[:0], 0
 	} else if s.head >= 64 && s.head*2 >= len(s.queue) { // a reader that is always behind

@@ -86,17 +86,18 @@ type Worker struct {
 	got arrivals // of deliver, which never runs twice at a time
 	due arrivals // of tick
 
-	mu      sync.Mutex // comes after the link's lock
-	state   State
-	changed chan struct{} // closed and made anew at each change of state
-	started bool
-	closed  bool
-	sess    workerSession
-	link    link
-	leaving leaving
-	settled chan struct{} // closed by the broker's answer to DRAIN
-	stats   WorkerStats
-	noted   bool // a malformed message was logged on this link
+	mu       sync.Mutex // comes after the link's lock
+	state    State
+	changed  chan struct{} // closed and made anew at each change of state
+	started  bool
+	stopping bool // Shutdown was called
+	closed   bool
+	sess     workerSession
+	link     link
+	leaving  leaving
+	settled  chan struct{} // closed by the broker's answer to DRAIN
+	stats    WorkerStats
+	noted    bool // a malformed message was logged on this link
 }
 
 // NewWorker makes a worker for one service, 1 to 255 bytes, at the broker that
@@ -229,9 +230,10 @@ func (w *Worker) WaitReady(ctx context.Context) error {
 	for {
 		w.mu.Lock()
 		state, started, changed := w.state, w.started, w.changed
+		stopping := w.stopping || w.closed
 		w.mu.Unlock()
 		switch {
-		case state == Closed || state == Draining:
+		case stopping:
 			return fmt.Errorf("omdp: wait for broker: %w", ErrClosed)
 		case !started:
 			return fmt.Errorf("omdp: wait for broker: %w", ErrNotStarted)
@@ -278,7 +280,7 @@ func (w *Worker) Stats() WorkerStats {
 
 // setState is called with mu held.
 func (w *Worker) setState(s State) {
-	if w.state == s || w.state == Closed || w.state == Draining && s != Closed {
+	if w.state == s || w.state == Closed || w.stopping && s != Closed && s != Draining {
 		return
 	}
 	w.state = s

@@ -108,3 +108,22 @@ func TestWorkerAllocations(t *testing.T) {
 		t.Errorf("got %.2f allocations per request, want 5", got)
 	}
 }
+
+// A partial costs nothing.
+func TestWorkerPartialAllocations(t *testing.T) {
+	if raceEnabled {
+		t.Skip("the race detector allocates")
+	}
+	round := benchWorker(t, 10, func(_ context.Context, req *Request, res *Response) error {
+		for range 100 {
+			if _, err := res.Write(req.data.b); err != nil {
+				return err
+			}
+		}
+		return nil
+	})
+	round(10)
+	if got := testing.AllocsPerRun(100, func() { round(10) }) / 10 / 100; got > 0.1 {
+		t.Errorf("got %.2f allocations per partial, want 0", got)
+	}
+}

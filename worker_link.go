@@ -44,13 +44,17 @@ func (w *Worker) deliver(l link, in *batch.In) {
 			w.sess.malformed++
 			continue
 		}
-		if m.op == opDrain && w.leaving != staying {
-			w.settle()
-		}
 		w.sess.receive(now, &m, got, func(m *message, x *extra) *task { return newTask(w, l, m, x) })
 	}
 	if got.ready {
 		w.setState(Ready)
+	}
+	switch {
+	case !got.leaves:
+	case w.leaving != staying: // the answer to ours
+		w.settle()
+	default:
+		w.setState(Draining)
 	}
 	if w.sess.malformed > malformed && !w.noted {
 		w.noted = true
@@ -167,7 +171,9 @@ func (w *Worker) lost(l link, reason error) {
 	}
 	held := w.forget()
 	w.setState(Lost)
-	w.settle()
+	if w.leaving != staying {
+		w.settle()
+	}
 	w.mu.Unlock()
 	for _, t := range held {
 		t.res.stop(errLinkLost)

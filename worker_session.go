@@ -81,6 +81,7 @@ type arrivals struct {
 	ended  []ending
 	credit []creditTo
 	ready  bool  // the broker was heard for the first time on this link
+	leaves bool  // the broker said DRAIN
 	beat   bool  // appendBeats is due
 	wake   bool  // a timer is due earlier than the last tick said
 	drop   error // give the link up
@@ -155,9 +156,9 @@ func (s *workerSession) close() []*task {
 // known tells whether the broker advertised, and so understands extensions.
 func (s *workerSession) known() bool { return s.life != "" }
 
-// receive takes one well-formed message. make turns a REQUEST into a task; x
+// receive takes one well-formed message. take turns a REQUEST into a task; x
 // is nil if the broker did not advertise.
-func (s *workerSession) receive(now instant, m *message, a *arrivals, make func(m *message, x *extra) *task) {
+func (s *workerSession) receive(now instant, m *message, a *arrivals, take func(m *message, x *extra) *task) {
 	if s.over {
 		return
 	}
@@ -171,7 +172,7 @@ func (s *workerSession) receive(now instant, m *message, a *arrivals, make func(
 	}
 	switch m.op {
 	case opRequest:
-		s.onRequest(now, m, a, make)
+		s.onRequest(now, m, a, take)
 	case opHello:
 		s.onHello(m, a)
 	case opHeartbeat:
@@ -188,8 +189,9 @@ func (s *workerSession) receive(now instant, m *message, a *arrivals, make func(
 			a.ended = append(a.ended, ending{t, cancelCause(m.cause)})
 		}
 	case opDrain:
-		// The broker is leaving: it dispatches nothing more, and what is held
-		// goes on until it says DISCONNECT or the connection ends.
+		// It dispatches nothing more, and what is held goes on until it says
+		// DISCONNECT or the connection ends.
+		a.leaves = true
 	}
 }
 
@@ -204,7 +206,7 @@ func (s *workerSession) find(m *message) *task {
 // onRequest holds a request. One more than the concurrency, or one that is held
 // already, is dropped and counted, as Node workers drop it (ERR_REQ_OVERRIDE):
 // a handler runs at most once per token.
-func (s *workerSession) onRequest(now instant, m *message, a *arrivals, make func(*message, *extra) *task) {
+func (s *workerSession) onRequest(now instant, m *message, a *arrivals, take func(*message, *extra) *task) {
 	var scratch [1 + maxIdentity + maxRID]byte
 	key := appendKey(scratch[:0], m.token, m.rid)
 	if len(s.all) >= s.concurrency || s.byKey[string(key)] != nil {
@@ -220,7 +222,7 @@ func (s *workerSession) onRequest(now instant, m *message, a *arrivals, make fun
 			s.malformed++
 		}
 	}
-	t := make(m, x)
+	t := take(m, x)
 	t.held = held{
 		key: string(key), at: len(s.all),
 		since: now, seen: now, deadline: deadlineOf(now, m, x),

@@ -91,7 +91,7 @@ func TestWorkerSessionProperty(t *testing.T) {
 			}
 			settle()
 		}
-		make := func(m *message, x *extra) *task { return newTask(w, nil, m, x) }
+		take := func(m *message, x *extra) *task { return newTask(w, nil, m, x) }
 		pick := func(name string) (token, rid []byte) {
 			return []byte(rapid.SampledFrom([]string{"a", "ab", "abc"}).Draw(rt, name)), []byte(rapid.SampledFrom([]string{"c", "bc"}).Draw(rt, "rid"))
 		}
@@ -103,7 +103,7 @@ func TestWorkerSessionProperty(t *testing.T) {
 					m.extra = (&extra{remaining: int64(x), attempt: 1, raw: x%2 == 0}).append(nil)
 				}
 				held := s.find(&m) != nil
-				s.receive(now, &m, &a, make)
+				s.receive(now, &m, &a, take)
 				if held && len(a.run) > 0 {
 					rt.Fatal("a request that is held ran again")
 				}
@@ -117,7 +117,7 @@ func TestWorkerSessionProperty(t *testing.T) {
 				if m.op == opHeartbeat || m.op == opCredit || m.op == opCancel {
 					m.token, m.rid = pick("token")
 				}
-				s.receive(now, &m, &a, make)
+				s.receive(now, &m, &a, take)
 				settle()
 			},
 			"final": func(rt *rapid.T) {

@@ -43,6 +43,7 @@ func (w *Worker) Shutdown(ctx context.Context) error {
 		w.mu.Unlock()
 		return fmt.Errorf("omdp: shut down worker: %w", ErrNotStarted)
 	}
+	w.stopping = true
 	w.setState(Draining)
 	w.mu.Unlock()
 	err := w.drain(ctx)

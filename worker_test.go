@@ -777,6 +777,9 @@ func TestWorkerShutdown(t *testing.T) {
 			return res.End(req.Message())
 		}, &WorkerConfig{Concurrency: 2})
 		w.register()
+		w.cut() // what an earlier connection left behind must not matter
+		w.nextLink()
+		w.register()
 		w.request("a", `1`, rawExtra)
 		synctest.Wait()
 		w.net.script = func(l *fakeLink, f [][]byte) {
@@ -858,6 +861,22 @@ func TestWorkerShutdown(t *testing.T) {
 			t.Error(err)
 		}
 	})
+	bubble(t, "a request that crossed DRAIN, while idle", func(t *testing.T) {
+		w := newTestWorker(t, echo, nil)
+		w.register()
+		w.cut()
+		w.nextLink()
+		w.register()
+		link := w.fakeLink
+		time.AfterFunc(30*time.Millisecond, func() {
+			link.say("W", "2", "late", "rid-late", `3`, "{}", rawExtra)
+			link.say("W", "11")
+		})
+		if err := w.Shutdown(t.Context()); err != nil {
+			t.Error(err)
+		}
+		check(t, "final", w.final("late"), js("3"))
+	})
 	bubble(t, "the connection is lost meanwhile", func(t *testing.T) {
 		w := newTestWorker(t, func(ctx context.Context, req *Request, res *Response) error {
 			<-ctx.Done()
@@ -870,6 +889,49 @@ func TestWorkerShutdown(t *testing.T) {
 		if err := w.Shutdown(t.Context()); err != nil {
 			t.Error(err)
 		}
+	})
+}
+
+// A broker that says DRAIN is leaving: what is held goes on, and the worker
+// registers anew when the connection ends.
+func TestWorkerBrokerLeaves(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		release := make(chan struct{})
+		w := newTestWorker(t, func(_ context.Context, req *Request, res *Response) error {
+			<-release
+			return res.End(req.Message())
+		}, nil)
+		defer w.close()
+		w.register()
+		w.request("a", `1`, rawExtra)
+		w.say("W", "11")
+		synctest.Wait()
+		check(t, "state", w.Stats().State, Draining)
+		close(release)
+		check(t, "final", w.final("a"), js("1"))
+		w.say("W", "5")
+		w.nextLink()
+		check(t, "state", w.Stats().State, Lost)
+		w.register()
+		check(t, "state", w.Stats().State, Ready)
+	})
+}
+
+// Shutdown before the broker answered READY: it may be of any make.
+func TestWorkerShutdownUnregistered(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := newTestWorker(t, echo, nil)
+		var wg sync.WaitGroup
+		for range 3 { // all wait for the same end
+			wg.Go(func() {
+				if err := w.Shutdown(t.Context()); err != nil && !errors.Is(err, ErrClosed) {
+					t.Error(err)
+				}
+			})
+		}
+		wg.Go(func() { checkIs(t, "WaitReady", w.WaitReady(t.Context()), ErrClosed) })
+		wg.Wait()
+		check(t, "sent", strings.Join(w.sent(), " "), "W|5")
 	})
 }
 
@@ -946,5 +1008,61 @@ func TestWorkerConcurrency(t *testing.T) {
 		w.runners.mu.Lock()
 		defer w.runners.mu.Unlock()
 		check(t, "idle goroutines after two beats", w.runners.alive, 0)
+	})
+}
+
+// Every task runs once, at once, whatever the others do, and nothing is left.
+func TestRunners(t *testing.T) {
+	bubble(t, "short and blocked", func(t *testing.T) {
+		var ran atomic.Int32
+		release := make(chan struct{})
+		p := runners{do: func(task *task) {
+			ran.Add(1)
+			if task.tells {
+				<-release
+			}
+		}}
+		var all []*task
+		for i := range 3000 {
+			all = append(all, &task{tells: i%10 == 0})
+		}
+		for i := 0; i < len(all); i += 50 {
+			p.add(all[i : i+50])
+		}
+		synctest.Wait()
+		check(t, "ran", ran.Load(), 3000)
+		check(t, "running", p.running(), 300)
+		quiet := p.whenQuiet()
+		close(release)
+		<-quiet
+		p.trim()
+		p.trim()
+		<-p.close()
+		check(t, "goroutines", p.alive, 0)
+	})
+	bubble(t, "tasks that end their goroutine", func(t *testing.T) {
+		var ran atomic.Int32
+		p := runners{do: func(*task) { ran.Add(1); runtime.Goexit() }}
+		for range 100 {
+			p.add([]*task{{}, {}, {}})
+		}
+		<-p.whenQuiet()
+		check(t, "ran", ran.Load(), 300)
+		p.add([]*task{{}}) // what comes after close runs all the same
+		<-p.close()
+		check(t, "ran", ran.Load(), 301)
+	})
+	bubble(t, "a queue that never runs empty", func(t *testing.T) {
+		p := runners{coming: true} // so that nobody but us takes from it
+		for i := range 5000 {
+			p.add([]*task{{held: held{at: i}}})
+			if i%2 == 1 {
+				check(t, "order", p.next().at, i/2)
+			}
+		}
+		check(t, "left", len(p.queue)-p.head, 2500)
+		if len(p.queue) > 4000 {
+			t.Errorf("the queue has %d places", len(p.queue))
+		}
 	})
 }

@@ -112,6 +112,46 @@ func TestWorkerAndClient(t *testing.T) {
 	}
 }
 
+// Workers that are shut down one after the other lose no call.
+func TestWorkersTakeOver(t *testing.T) {
+	t.Parallel()
+	s := omdptest.Config{Worker: &omdp.WorkerConfig{Concurrency: 5}}.Start(t, nil)
+	w := s.Worker("upper", upper)
+	stop := make(chan struct{})
+	var wg sync.WaitGroup
+	for range 10 {
+		wg.Go(func() {
+			for {
+				select {
+				case <-stop:
+					return
+				default:
+				}
+				if m, err := s.Call(t.Context(), "upper", "abc"); err != nil || m.String() != "ABC" {
+					t.Errorf("got %q and error %v, want ABC", m, err)
+				}
+			}
+		})
+	}
+	for range 20 {
+		next := s.Worker("upper", upper)
+		for range 20 {
+			if _, err := s.Call(t.Context(), "upper", "abc"); err != nil {
+				t.Error(err)
+			}
+		}
+		if err := w.Shutdown(t.Context()); err != nil {
+			t.Error(err)
+		}
+		if st := w.Stats(); st.Lost+st.Failed+st.Dropped != 0 {
+			t.Errorf("a worker that was shut down: %+v", st)
+		}
+		w = next
+	}
+	close(stop)
+	wg.Wait()
+}
+
 func TestHandlerPanics(t *testing.T) {
 	t.Parallel()
 	s := omdptest.Start(t, omdptest.Handlers{"bad": func(context.Context, *omdp.Request, *omdp.Response) error { panic("for the test's log") }})

@@ -5,7 +5,11 @@ import (
 	"encoding/binary"
 	"strings"
 	"testing"
+
+	"github.com/zmq-omdp/omdp/internal/leak"
 )
+
+func TestMain(m *testing.M) { leak.Main(m) }
 
 // messages reads everything in b, copied.
 func messages(b []byte) [][]string {

@@ -174,10 +174,10 @@ func flushOwner(c *Conn) {
 // broker and a worker in processes of their own. 16-byte payload.
 //
 // Measured on 2 cores, medians of five interleaved runs (combining / owner): p50 at
-// 1 caller 141 / 154 µs, at 8 callers 218 / 224 µs; at 100 callers 187,000 / 166,000
-// requests/s, at 1,000 callers 285,000 / 219,000. So Conn combines. Tried and not
-// kept: callers that yield once before they flush (within 2 % at all counts), and
-// waiting with poll(2) inside cgo instead of the netpoller (p50 at 1 caller 225 µs).
+// 1 caller 135 / 135 µs, at 8 callers 194 / 219 µs, at 100 callers 348 / 506 µs, at
+// 1,000 callers 3.5 / 5.0 ms; at 100 callers 248,000 / 166,000 requests/s, at 1,000
+// callers 276,000 / 167,000. So Conn combines. Waiting with poll(2) inside cgo
+// instead of the netpoller was slower: p50 at 1 caller 225 µs.
 func BenchmarkShapes(b *testing.B) {
 	for _, callers := range []int{1, 8, 100, 1000} {
 		for _, sh := range shapes {

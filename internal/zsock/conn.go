@@ -33,7 +33,7 @@ type ConnOptions struct {
 	Up func()
 
 	// NoMonitor leaves a cut connection to be found by others' heartbeats: Run then
-	// never returns ErrLost. There is no monitor for inproc either way.
+	// never returns ErrLost.
 	NoMonitor bool
 }
 
@@ -131,7 +131,8 @@ func (c *Conn) connect() error {
 		return err
 	}
 	z := c.s.z
-	watched := !c.opts.NoMonitor && monitored(c.opts.Endpoint)
+	local := isInproc(c.opts.Endpoint)
+	watched := !c.opts.NoMonitor && !local
 	// A DEALER must not queue messages for a broker that is not there. ZMQ_IMMEDIATE
 	// sees to that, but when a connection is cut it also throws away what was
 	// received and not read yet (seen in 7 of 10 closes of a peer right after its
@@ -151,7 +152,12 @@ func (c *Conn) connect() error {
 			return err
 		}
 	}
-	if err := z.Connect(c.opts.Endpoint); err != nil {
+	if local {
+		err = dialInproc(c)
+	} else {
+		err = z.Connect(c.opts.Endpoint)
+	}
+	if err != nil {
 		return fmt.Errorf("connect %q: %w", c.opts.Endpoint, errno(err))
 	}
 	return nil
@@ -252,9 +258,9 @@ func (c *Conn) Stop() {
 	c.w.wake()
 }
 
-// Close closes the socket after Run returned or was never called. It waits for
-// a goroutine that is in an exchange, so Deliver must not call it. What libzmq
-// still holds is sent for at most Linger. A second Close does nothing.
+// Close closes the socket after Run returned or was never called. What was
+// flushed is handed to libzmq first, if there is room for it; Deliver may be called
+// until Close returns, and must not call it. What libzmq still holds is sent for at most Linger. A second Close does nothing.
 func (c *Conn) Close() error {
 	c.mu.Lock()
 	if c.closed {
@@ -262,6 +268,14 @@ func (c *Conn) Close() error {
 		return nil
 	}
 	c.closed = true
+	for c.busy {
+		c.idle.Wait()
+	}
+	if c.err == nil && !c.blocked && c.queue.Len() > 0 {
+		c.busy = true // what was left to the flusher goes out first
+		c.pump()
+		c.mu.Lock()
+	}
 	c.endLocked(ErrClosed)
 	if c.kick != nil {
 		close(c.kick)
@@ -272,6 +286,7 @@ func (c *Conn) Close() error {
 	c.mu.Unlock()
 	c.flusher.Wait()
 
+	forgetInproc(c)
 	c.mon.stop(c.s.z)
 	c.w.close()
 	return c.s.close()

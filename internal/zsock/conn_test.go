@@ -273,10 +273,17 @@ func TestFlushAfterStop(t *testing.T) {
 	if err := receive(t, c.done); !errors.Is(err, ErrClosed) {
 		t.Errorf("Run: got %v, want ErrClosed", err)
 	}
-	c.send("bye")
+	for i := range 20 { // so close together that they are left to the flusher
+		c.send(fmt.Sprint("bye ", i))
+	}
 	closeAll(t, c.Close)
-	if m := receiveOne(t, r, &in); string(m[1]) != "bye" {
-		t.Errorf("got %q, want bye", m[1])
+	for i := 0; i < 20; {
+		for m := receiveOne(t, r, &in); m != nil; m = in.Next() {
+			if string(m[1]) != fmt.Sprint("bye ", i) {
+				t.Fatalf("got %q, want bye %d", m[1], i)
+			}
+			i++
+		}
 	}
 	closeAll(t, r.Close)
 }
@@ -309,35 +316,68 @@ func TestTick(t *testing.T) {
 // What came before the cut is delivered before Run says ErrLost.
 func TestLastWordsBeforeLost(t *testing.T) {
 	both(t, func(t *testing.T, o Options) {
-		r := newTestRouter(t, o)
-		bound := bindTest(t, r, "tcp://127.0.0.1:*")
-		var got []string
-		c := dialDeliver(t, o, bound, func(m [][]byte) { got = append(got, string(m[0])) })
-		c.send("hello")
-		var in batch.In
-		id := string(receiveOne(t, r, &in)[0])
-		var out batch.Out
-		var want []string
-		for i := range 100 {
-			put(&out, id, fmt.Sprint(i))
-			want = append(want, fmt.Sprint(i))
+		for name, endpoint := range endpoints(t) {
+			t.Run(name, func(t *testing.T) { lastWords(t, o, endpoint) })
 		}
-		if _, err := r.Exchange(&out, &in); err != nil {
-			t.Fatal(err)
+	})
+}
+
+func lastWords(t *testing.T, o Options, endpoint string) {
+	r := newTestRouter(t, o)
+	bound := bindTest(t, r, endpoint)
+	var got []string
+	c := dialDeliver(t, o, bound, func(m [][]byte) { got = append(got, string(m[0])) })
+	c.send("hello")
+	var in batch.In
+	id := string(receiveOne(t, r, &in)[0])
+	var out batch.Out
+	var want []string
+	for i := range 100 {
+		put(&out, id, fmt.Sprint(i))
+		want = append(want, fmt.Sprint(i))
+	}
+	if _, err := r.Exchange(&out, &in); err != nil {
+		t.Fatal(err)
+	}
+	closeAll(t, r.Close)
+	if err := receive(t, c.done); !errors.Is(err, ErrLost) {
+		t.Errorf("Run: got %v, want ErrLost", err)
+	}
+	if !slices.Equal(got, want) {
+		t.Errorf("got %q, want all that was sent before", got)
+	}
+	sent := c.SentSeq()
+	c.send("dropped")
+	if c.SentSeq() != sent {
+		t.Error("a message was sent after the cut")
+	}
+	closeAll(t, c.Close)
+}
+
+// Fact 15: inproc never reconnects. A Router that is closed tells its Conns, and
+// a Conn dialled right after that waits for the next Router.
+func TestFact15InprocRebind(t *testing.T) {
+	both(t, func(t *testing.T, o Options) {
+		endpoint := inproc()
+		for range 50 {
+			r := newTestRouter(t, o)
+			bindTest(t, r, endpoint)
+			s := serve(r, echo)
+			old := dialTest(t, o, endpoint)
+			old.send("x")
+			old.receive(t)
+			closeAll(t, s.close)
+			c := dialTest(t, o, endpoint) // before the next one binds
+			c.send("y")
+			if err := receive(t, old.done); !errors.Is(err, ErrLost) {
+				t.Fatalf("Run: got %v, want ErrLost", err)
+			}
+			r = newTestRouter(t, o)
+			bindTest(t, r, endpoint)
+			s = serve(r, echo)
+			c.receive(t)
+			closeAll(t, old.Close, c.close, s.close)
 		}
-		closeAll(t, r.Close)
-		if err := receive(t, c.done); !errors.Is(err, ErrLost) {
-			t.Errorf("Run: got %v, want ErrLost", err)
-		}
-		if !slices.Equal(got, want) {
-			t.Errorf("got %q, want all that was sent before", got)
-		}
-		sent := c.SentSeq()
-		c.send("dropped")
-		if c.SentSeq() != sent {
-			t.Error("a message was sent after the cut")
-		}
-		closeAll(t, c.Close)
 	})
 }
 

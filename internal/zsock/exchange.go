@@ -64,6 +64,9 @@ func openSocket(t zmq4.Type, o Options) (*socket, error) {
 		return nil, err
 	}
 	s := &socket{z: z, router: t == zmq4.ROUTER, keep: o.MaxFrames + 1}
+	if s.router {
+		s.keep++ // the routing id
+	}
 	if err := o.apply(z); err != nil {
 		_ = closeSocket(z)
 		return nil, err

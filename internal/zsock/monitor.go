@@ -4,7 +4,6 @@ package zsock
 
 import (
 	"fmt"
-	"strings"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -25,9 +24,6 @@ type monitor struct {
 const monitorEvents = zmq4.EVENT_HANDSHAKE_SUCCEEDED | zmq4.EVENT_DISCONNECTED
 
 var monitors atomic.Uint64
-
-// monitored tells whether libzmq reports on connections to endpoint.
-func monitored(endpoint string) bool { return !strings.HasPrefix(endpoint, "inproc://") }
 
 // newMonitor reports on what z connects to from now on. The caller owns z.
 func newMonitor(z *zmq4.Socket, c *Conn) (*monitor, error) {

@@ -39,7 +39,8 @@ type Options struct {
 	MaxMsgSize int64
 
 	// MaxFrames bounds the frames given of one message: of a longer one the first
-	// MaxFrames+1 are given, so that it is seen to be too long. Default 16.
+	// MaxFrames+1 are given, so that it is seen to be too long. The routing id does
+	// not count. Default 16.
 	MaxFrames int
 
 	// Linger bounds how long a closed socket still tries to send what libzmq

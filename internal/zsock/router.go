@@ -112,7 +112,11 @@ func (r *Router) Close() error {
 	}
 	r.w.close()
 	for _, e := range r.bound {
-		closing.add(e)
+		if isInproc(e) {
+			closeInproc(r.s.z, e)
+		} else {
+			closing.add(e)
+		}
 	}
 	return r.s.close()
 }

@@ -5,6 +5,7 @@ package zsock
 import (
 	"errors"
 	"fmt"
+	"math/rand/v2"
 	"net"
 	"slices"
 	"strings"
@@ -251,8 +252,8 @@ func TestLargeFramesAndManyFrames(t *testing.T) {
 		if m := next(); len(m) != 3 || string(m[2]) != body {
 			t.Errorf("got %d frames, want the large one whole", len(m))
 		}
-		if m := next(); len(m) != defaultMaxFrames+1 || string(m[defaultMaxFrames]) != fmt.Sprint(defaultMaxFrames-1) {
-			t.Errorf("got %d frames of a long message, want the first %d", len(m), defaultMaxFrames+1)
+		if m := next(); len(m) != defaultMaxFrames+2 || string(m[defaultMaxFrames+1]) != fmt.Sprint(defaultMaxFrames) {
+			t.Errorf("got %d frames of a long message, want the id and the first %d", len(m), defaultMaxFrames+1)
 		}
 		if m := next(); len(m) != 3 || string(m[1]) != "after" || len(m[2]) != 0 {
 			t.Errorf("got %d frames, want after", len(m))
@@ -266,6 +267,44 @@ func TestLargeFramesAndManyFrames(t *testing.T) {
 			t.Errorf("got room for %d bytes long after a large message, want %d", cap(in.B), roomSoft)
 		}
 		closeAll(t, c.close, r.Close)
+	})
+}
+
+// Messages of all sizes and numbers of frames cross whole and in order, however
+// the room for a batch cuts them.
+func TestRandomMessages(t *testing.T) {
+	both(t, func(t *testing.T, o Options) {
+		seed := uint64(time.Now().UnixNano())
+		t.Logf("seed %d", seed)
+		rnd := rand.New(rand.NewPCG(seed, 0))
+		noise := make([]byte, 400<<10)
+		for i := range noise {
+			noise[i] = byte(rnd.Uint32())
+		}
+		r := newTestRouter(t, o)
+		bound := bindTest(t, r, "tcp://127.0.0.1:*")
+		s := serve(r, echo)
+		c := dialTest(t, o, bound)
+		var want [][]string
+		for range 300 {
+			m := make([]string, 1+rnd.IntN(defaultMaxFrames))
+			for i := range m {
+				n := rnd.IntN(64)
+				if rnd.IntN(30) == 0 {
+					n = rnd.IntN(len(noise))
+				}
+				start := rnd.IntN(len(noise) - n + 1)
+				m[i] = string(noise[start : start+n])
+			}
+			want = append(want, m)
+			c.send(m...)
+		}
+		for i := range want {
+			if got := c.receive(t); !slices.Equal(got, want[i]) {
+				t.Fatalf("message %d: got %d frames, want %d, or other bytes", i, len(got), len(want[i]))
+			}
+		}
+		closeAll(t, c.close, s.close)
 	})
 }
 

@@ -7,7 +7,6 @@ import (
 	"fmt"
 	"os"
 	"runtime"
-	"strings"
 	"sync"
 	"sync/atomic"
 	"testing"
@@ -16,6 +15,7 @@ import (
 	"github.com/pebbe/zmq4"
 
 	"github.com/zmq-omdp/omdp/internal/batch"
+	"github.com/zmq-omdp/omdp/internal/leak"
 )
 
 // TestMain fails on goroutines and sockets that a test left open.
@@ -24,43 +24,11 @@ func TestMain(m *testing.M) {
 		f()
 		return
 	}
-	code := m.Run()
-	if code == 0 {
-		if n := OpenSockets(); n != 0 {
-			fmt.Printf("FAIL: %d sockets left open\n", n)
-			code = 1
-		}
-		if left := leaked(); left != "" {
-			fmt.Printf("FAIL: goroutines left:\n%s\n", left)
-			code = 1
-		}
-	}
-	os.Exit(code)
+	leak.Main(m, leak.Count("open sockets", OpenSockets))
 }
 
 // helpers are what this binary does as another process.
 var helpers = map[string]func(){}
-
-// leaked returns the stacks of goroutines that run code of this package, after
-// giving them a while to end.
-func leaked() string {
-	for deadline := time.Now().Add(2 * time.Second); ; {
-		buf := make([]byte, 1<<20)
-		var left []string
-		for g := range strings.SplitSeq(string(buf[:runtime.Stack(buf, true)]), "\n\n") {
-			if strings.Contains(g, "internal/zsock") && !strings.Contains(g, "zsock.TestMain") {
-				left = append(left, g)
-			}
-		}
-		if len(left) == 0 {
-			return ""
-		}
-		if time.Now().After(deadline) {
-			return strings.Join(left, "\n\n")
-		}
-		runtime.Gosched()
-	}
-}
 
 // both runs a test on the C exchange and on the fallback.
 func both(t *testing.T, f func(t *testing.T, o Options)) {
