@@ -371,7 +371,7 @@ func (d *dispatcher) shut(now instant) {
 			if r.slot == nil {
 				d.end(r, statusDraining, "false", causeGone)
 			} else {
-				d.end(r, statusLost, "", causeGone)
+				d.end(r, statusLost, "", "") // DISCONNECT says it all to the worker
 			}
 		}
 	})

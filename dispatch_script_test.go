@@ -12,9 +12,9 @@ import (
 	"github.com/zmq-omdp/omdp/internal/batch"
 )
 
-var update = flag.Bool("update", false, "rewrite the expected traces in testdata/core")
+var update = flag.Bool("update", false, "rewrite the expected traces in testdata/scripts")
 
-// TestCoreScripts plays the scripts in testdata/core and compares what the core
+// TestCoreScripts plays the scripts in testdata/scripts and compares what the core
 // sends. A script has one event a line; what it sends stands below, indented:
 //
 //	a> C|2|echo|r1|"x"|{}    a sends these frames; \x01 and the like are bytes
@@ -26,7 +26,7 @@ var update = flag.Bool("update", false, "rewrite the expected traces in testdata
 //	same { … }               the events up to } fall into one turn
 //	counts                   shows the counters that are not zero
 func TestCoreScripts(t *testing.T) {
-	files, err := filepath.Glob("testdata/core/*.txt")
+	files, err := filepath.Glob("testdata/scripts/*.txt")
 	if err != nil || len(files) == 0 {
 		t.Fatalf("scripts: %v, %v", files, err)
 	}

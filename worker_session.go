@@ -53,6 +53,7 @@ type held struct {
 	at       int    // index in workerSession.all; -1 when it is not held any more
 	since    instant
 	deadline instant // never: none
+	cut      instant // when this worker ends it, if the broker has not
 	seen     instant // when its client was last heard of
 	watched  bool    // its client beat once, and nobody else tells when it is gone: its silence means something
 	told     bool    // its context was ended
@@ -227,11 +228,15 @@ func (s *workerSession) onRequest(now instant, m *message, a *arrivals, take fun
 		key: string(key), at: len(s.all),
 		since: now, seen: now, deadline: deadlineOf(now, m, x),
 	}
+	t.cut = t.deadline
+	if x != nil && t.deadline != never { // the broker ends it, and tells the client: a final must not come in between
+		t.cut += min((t.deadline-now)/10, maxSlack)
+	}
 	t.req.id = t.rid()
 	s.all = append(s.all, t)
 	s.byKey[t.key] = t
-	if t.deadline < s.due {
-		s.due, a.wake = t.deadline, true
+	if t.cut < s.due {
+		s.due, a.wake = t.cut, true
 	}
 	a.run = append(a.run, t)
 }
@@ -318,14 +323,14 @@ func (s *workerSession) check(now instant, t *task, a *arrivals) instant {
 		silent = s.clock.silentSince(t.seen) + foreignLiveness
 	}
 	switch {
-	case now >= t.deadline:
+	case now >= t.cut:
 		t.told = true
 		a.ended = append(a.ended, ending{t, ErrTimeout})
 	case now >= silent:
 		t.told = true
 		a.ended = append(a.ended, ending{t, errClientGone})
 	default:
-		return min(t.deadline, silent)
+		return min(t.cut, silent)
 	}
 	return never
 }

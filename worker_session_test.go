@@ -85,8 +85,8 @@ func TestWorkerSessionProperty(t *testing.T) {
 				rt.Fatalf("no beat from %v to %v", lastBeat, now)
 			}
 			for _, t := range s.all {
-				if t.deadline <= now && !t.told {
-					rt.Fatalf("at %v %q goes on, its deadline was %v", now, t.key, t.deadline)
+				if t.cut <= now && !t.told {
+					rt.Fatalf("at %v %q goes on, its deadline was %v", now, t.key, t.cut)
 				}
 			}
 			settle()

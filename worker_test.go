@@ -423,7 +423,7 @@ func TestWorkerContextEnds(t *testing.T) {
 		{"client gone", rawExtra, func(w *testWorker) { w.say("W", "10", "tok", "rid-tok", "gone") }, ErrCanceled, context.Canceled, "client gone", 0, true},
 		{"deadline at the broker", plainExtra, func(w *testWorker) { w.say("W", "10", "tok", "rid-tok", "deadline") }, ErrTimeout, context.DeadlineExceeded, "timed out", 0, true},
 		{"a cause of a later version", plainExtra, func(w *testWorker) { w.say("W", "10", "tok", "rid-tok", "whim") }, ErrCanceled, context.Canceled, "", 0, true},
-		{"deadline here", `{"remaining":300,"attempt":1,"credit":0,"raw":true}`, func(*testWorker) {}, ErrTimeout, context.DeadlineExceeded, "timed out", 300 * time.Millisecond, true},
+		{"deadline here", `{"remaining":300,"attempt":1,"credit":0,"raw":true}`, func(*testWorker) {}, ErrTimeout, context.DeadlineExceeded, "timed out", 330 * time.Millisecond, true},
 		{"a Node client falls silent", "", func(w *testWorker) {
 			w.say("W", "4", "tok", "rid-tok")
 			for range 7 {
