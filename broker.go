@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"math"
 	"strings"
 	"sync"
 	"time"
@@ -58,7 +59,7 @@ type Limits struct {
 	TotalOutbox   int64         // bytes that wait for all peers, 256 MiB
 	Malformed     int           // malformed messages of one peer within MalformedTime, 10: ignored for IgnoreTime
 	MalformedTime time.Duration // 10 s
-	IgnoreTime    time.Duration // 60 s
+	IgnoreTime    time.Duration // 60 s; like the other times from 1 ms to 24 h
 	Handshake     time.Duration // for a new connection to finish its handshake, 5 s
 	Backlog       int           // connections that wait to be accepted, 1,024
 }
@@ -164,12 +165,24 @@ func (c *BrokerConfig) fill() (limits, error) {
 	}{
 		{"MaxFrame", &l.MaxFrame, defaultMaxBody}, {"ServiceBytes", &l.ServiceBytes, 64 << 20}, {"TotalBytes", &l.TotalBytes, 256 << 20},
 		{"OutboxBytes", &l.OutboxBytes, 8 << 20}, {"TotalOutbox", &l.TotalOutbox, 256 << 20},
-		{"MalformedTime", (*int64)(&l.MalformedTime), int64(10 * time.Second)},
-		{"IgnoreTime", (*int64)(&l.IgnoreTime), int64(time.Minute)}, {"Handshake", (*int64)(&l.Handshake), int64(5 * time.Second)},
 	} {
 		if *f.v = orDefault(*f.v, f.def); *f.v < 1 {
 			return limits{}, fmt.Errorf("Limits.%s: %d is negative", f.name, *f.v)
 		}
+	}
+	for _, f := range []struct {
+		name string
+		v    *time.Duration
+		def  time.Duration
+	}{
+		{"MalformedTime", &l.MalformedTime, 10 * time.Second}, {"IgnoreTime", &l.IgnoreTime, time.Minute}, {"Handshake", &l.Handshake, 5 * time.Second},
+	} {
+		if *f.v = orDefault(*f.v, f.def); *f.v < time.Millisecond || *f.v > 24*time.Hour {
+			return limits{}, fmt.Errorf("Limits.%s: %v is not from 1ms to 24h", f.name, *f.v)
+		}
+	}
+	if l.Backlog > math.MaxInt32 {
+		return limits{}, fmt.Errorf("Limits.Backlog: %d is over %d", l.Backlog, math.MaxInt32)
 	}
 	return limits{
 		serviceQueue: l.ServiceQueue, totalQueue: l.TotalQueue, serviceBytes: l.ServiceBytes, totalBytes: l.TotalBytes,

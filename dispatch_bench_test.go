@@ -39,6 +39,7 @@ func testLimits() limits {
 	}
 	l.totalQueue, l.serviceQueue, l.outstanding = 1<<20, 1<<20, 1<<20
 	l.totalBytes, l.serviceBytes = 1<<40, 1<<40
+	l.services, l.workers = 1<<20, 1<<20
 	return l
 }
 

@@ -222,7 +222,9 @@ func parseReply(service string, body [][]byte) reply {
 		return protocolError(service, "a reply that is not {\"status\":…}")
 	}
 	status := Message{b: p.Status}.String()
-	switch {
+	switch c := p.Status[0]; {
+	case status == "" || c != '"' && c != '-' && (c < '0' || c > '9'):
+		return protocolError(service, "a status that is neither a number nor a word")
 	case status == "200":
 		return reply{msg: Message{b: p.Msg}}
 	case p.Msg == nil && p.Status[0] == '"':

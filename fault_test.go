@@ -624,7 +624,7 @@ func TestSeveralListeners(t *testing.T) {
 }
 
 // A worker that shuts down ends what it has; what comes goes to others.
-func TestWorkerShutdown(t *testing.T) {
+func TestWorkerDrains(t *testing.T) {
 	t.Parallel()
 	overTransports(t, func(t *testing.T, transport string) {
 		b := startBroker(t, newEndpoint(t, transport), nil)
@@ -682,7 +682,7 @@ func TestWorkerShutdownCutsOff(t *testing.T) {
 
 // A broker that shuts down refuses new work, lets what it holds end, and tells
 // its peers to go elsewhere.
-func TestBrokerShutdown(t *testing.T) {
+func TestBrokerDrains(t *testing.T) {
 	t.Parallel()
 	overTransports(t, func(t *testing.T, transport string) {
 		b := startBroker(t, newEndpoint(t, transport), nil)
@@ -747,7 +747,7 @@ func TestBrokerShutdownCutsOff(t *testing.T) {
 	})
 }
 
-func TestClientShutdown(t *testing.T) {
+func TestClientDrains(t *testing.T) {
 	t.Parallel()
 	overTransports(t, func(t *testing.T, transport string) {
 		b := startBroker(t, newEndpoint(t, transport), nil)

@@ -74,7 +74,7 @@ var specification = []struct {
 	{"Broker forwards heartbeat to Client.", []string{"TestSpecWorkerRequestHeartbeats"}, ""},
 	{"Client MAY assign a timeout to a Request.", []string{"TestSpecTimeout", "TestDeadlineAfterDispatch"}, ""},
 	{"Broker MAY decide to drop expired Requests (client timeout reached).", []string{"TestSpecExpiredIsDropped"}, ""},
-	{"Client MAY decide to timeout an inactive Request (tracks liveness for Request).", []string{"TestSpecInactiveRequest", "TestWorkerHangs"}, ""},
+	{"Client MAY decide to timeout an inactive Request (tracks liveness for Request).", []string{"TestClientForeignWorkerSilent", "TestSpecInactiveRequest", "TestWorkerHangs"}, ""},
 	{"Worker SHALL NOT send more W_REPLY (for a Request) after sending first W_REPLY message.", []string{"TestSpecOneReply", "TestRawStaleAnswers"}, ""},
 	// It means the worker.
 	{"Broker SHALL force disconnect Broker if any error occurs.", []string{"TestRawWorkerBreaches", "TestRawBeforeReady", "TestRawWorkerAnswersOnlyWhatItHolds"}, ""},

@@ -61,7 +61,7 @@ func (r *Router) Bind(endpoint string) (bound string, err error) {
 		return "", fmt.Errorf("bind %q: %w", endpoint, err)
 	}
 	for {
-		if err = errno(r.s.z.Bind(endpoint)); err == nil {
+		if err = r.bind(endpoint); err == nil {
 			break
 		}
 		if !errors.Is(err, syscall.EADDRINUSE) || !closing.wait(endpoint) {
@@ -75,6 +75,18 @@ func (r *Router) Bind(endpoint string) (bound string, err error) {
 	last = strings.TrimRight(last, "\x00")
 	r.bound = append(r.bound, last)
 	return dialable(last), nil
+}
+
+// bind is one try. libzmq takes a Unix socket over from whoever listens on it, so
+// that one has to be found here; a path that nobody listens on is a leftover.
+func (r *Router) bind(endpoint string) error {
+	if path, ok := strings.CutPrefix(endpoint, "ipc://"); ok && path != "*" {
+		if c, err := net.Dial("unix", path); err == nil {
+			_ = c.Close()
+			return syscall.EADDRINUSE
+		}
+	}
+	return errno(r.s.z.Bind(endpoint))
 }
 
 // Exchange sends the messages of out, sets its Results, and then receives into
