@@ -127,7 +127,7 @@ func NewBroker(endpoint string, config *BrokerConfig) (*Broker, error) {
 	}
 	var seed [32]byte
 	crand.Read(seed[:])
-	b.core = newDispatcher(lim, caps{V: 1, ID: newLifeID(), HB: c.Heartbeat.Milliseconds()}, seed, len(b.endpoints))
+	b.core = newDispatcher(lim, caps{V: 1, ID: newLifeID(), HB: c.Heartbeat.Milliseconds(), Pack: 1}, seed, len(b.endpoints))
 	return b, nil
 }
 

@@ -106,6 +106,7 @@ type Client struct {
 	// The link.
 	link      link // open, not yet necessarily connected
 	extended  bool // the broker answered HELLO: it understands the extensions
+	packs     bool // … and envelopes
 	broker    string
 	leaving   bool     // the broker said that it is leaving
 	owed      []string // requests to cancel once the broker has answered

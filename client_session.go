@@ -17,7 +17,7 @@ var errBrokerLeaving = errors.New("the broker is shutting down")
 func (c *Client) open(l link) {
 	c.mu.Lock()
 	c.link = l
-	c.extended, c.leaving, c.malformed, c.broker, c.owed = false, false, false, "", nil
+	c.extended, c.packs, c.leaving, c.malformed, c.broker, c.owed = false, false, false, false, "", nil
 	c.table.opened()
 	c.mu.Unlock()
 	c.hello(l.Begin())
@@ -26,7 +26,7 @@ func (c *Client) open(l link) {
 }
 
 func (c *Client) hello(out *batch.Out) {
-	appendHello(out, headerClient, &caps{V: 1, ID: c.life, HB: c.settings.heartbeat.Milliseconds(), Credit: int64(c.config.Window)})
+	appendHello(out, headerClient, &caps{V: 1, ID: c.life, HB: c.settings.heartbeat.Milliseconds(), Credit: int64(c.config.Window), Pack: 1})
 }
 
 // up sends what waited for the connection, in order.
@@ -65,6 +65,7 @@ func (c *Client) put(out *batch.Out, l link, r *call, now instant) {
 	if len(c.scratch) > 0 {
 		frame = c.scratch
 	}
+	out.Pack = c.packs
 	appendClientRequest(out, r.service, r.rid, r.data, frame)
 }
 
@@ -213,7 +214,7 @@ func (c *Client) onHello(l link, m *message) {
 		return
 	}
 	first := !c.extended
-	c.broker, c.extended = caps.ID, true
+	c.broker, c.extended, c.packs = caps.ID, true, caps.Pack > 0
 	c.table.answered(caps.interval())
 	if !first {
 		c.mu.Unlock()

@@ -51,6 +51,7 @@ type peer struct {
 	timer timer
 	beats bool // it beats, so its silence means something
 	adv   bool // it advertised: extensions may be sent to it
+	pack  bool // it reads envelopes
 	told  time.Duration
 	life  string // its own id, when it advertised
 

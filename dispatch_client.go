@@ -60,6 +60,7 @@ func (d *dispatcher) onHello(l int, id []byte, p *peer, m *message) {
 		d.dropAll(p)
 	}
 	p.adv, p.life, p.told, p.window = true, c.ID, c.interval(), min(c.Credit, 1<<40)
+	p.pack = c.Pack > 0
 	if d.mayTell(p) {
 		appendHelloTo(d.open(p), p.id, headerClient, &d.self)
 		d.close(p, origin{})

@@ -39,10 +39,12 @@ func (b *backlog) blocked() bool { return b.node.listed() }
 
 // open starts a message to p; close ends it.
 func (d *dispatcher) open(p *peer) *batch.Out {
+	o := &d.boxes[p.listener].out
 	if p.backlog.blocked() {
-		return p.backlog.out
+		o = p.backlog.out
 	}
-	return &d.boxes[p.listener].out
+	o.Pack = p.pack
+	return o
 }
 
 func (d *dispatcher) close(p *peer, o origin) {
@@ -57,7 +59,11 @@ func (d *dispatcher) close(p *peer, o origin) {
 }
 
 // openUnknown starts a message to a peer that has no entry; closeUnknown ends it.
-func (d *dispatcher) openUnknown(l int) *batch.Out { return &d.boxes[l].out }
+func (d *dispatcher) openUnknown(l int) *batch.Out {
+	o := &d.boxes[l].out
+	o.Pack = false
+	return o
+}
 
 func (d *dispatcher) closeUnknown(l int) {
 	d.boxes[l].origins = append(d.boxes[l].origins, origin{})
@@ -168,7 +174,7 @@ func (d *dispatcher) settleSlowly(b *outbox) {
 			case o.slot != nil:
 				undone = append(undone, i)
 				if p.backlog.out.Len() == 0 { // a beat finds out when there is room again
-					appendToWorker(p.backlog.out, p.id, opHeartbeat, nil, nil, "")
+					appendToWorker(d.open(p), p.id, opHeartbeat, nil, nil, "")
 					d.grew(p, len(p.backlog.out.B))
 				}
 			case !o.backlog:
@@ -238,12 +244,9 @@ func (d *dispatcher) unsent(packed []byte, o origin) *request {
 		return nil
 	}
 	in := batch.In{B: packed}
-	f := in.Next() // id|W|2|token|rid|data[|options[|extra]]
-	var options []byte
-	if len(f) > 6 {
-		options = f[6]
-	}
-	o.req.keep(f[5], options)
+	var m message
+	parseAtWorker(in.Next()[1:], &m) // our own message, so it is well-formed
+	o.req.keep(m.data, m.options)
 	return o.req
 }
 

@@ -187,6 +187,7 @@ func (d *dispatcher) onReady(l int, id []byte, p *peer, m *message) {
 	p.role, p.service, p.concurrency, p.beats = roleWorker, s, 1, true
 	if adv {
 		p.adv, p.life, p.told = true, c.ID, c.interval()
+		p.pack = c.Pack > 0
 		p.concurrency = d.clip(p, c.Concurrency)
 		appendHelloTo(d.open(p), p.id, headerWorker, &d.self)
 		d.close(p, origin{})

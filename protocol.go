@@ -62,6 +62,8 @@ type message struct {
 	caps    []byte
 	cause   []byte
 	credit  int64 // bytes
+
+	scratch [][]byte // of an unpacked envelope
 }
 
 // parseOp reads the digits of a command. A single binary byte is accepted as
@@ -84,9 +86,28 @@ func parseOp(f []byte) op {
 	return opInvalid
 }
 
+// packMax is the largest body, in bytes, that travels in an envelope: larger
+// ones gain nothing by it, and would not fit a frame with what is around them.
+const packMax = 4 << 10
+
+// open takes the frames out of an envelope, if there is one. Between peers
+// that told so in their capabilities a message may travel as one frame (after
+// the routing id): six frames cost libzmq about twice as much as two.
+func (m *message) open(f [][]byte) [][]byte {
+	if len(f) != 1 {
+		return f
+	}
+	inner, ok := batch.Unpack(f[0], m.scratch[:0], maxFrames)
+	m.scratch = inner
+	if !ok {
+		return nil
+	}
+	return inner
+}
+
 // parseHeader reads the first two frames.
 func parseHeader(f [][]byte, m *message) bool {
-	*m = message{}
+	*m = message{scratch: m.scratch}
 	if len(f) < 2 || len(f) > maxFrames || len(f[0]) != 1 {
 		return false
 	}
@@ -109,6 +130,7 @@ func validService(b []byte) bool { return len(b) > 0 && len(b) <= maxService }
 // anything that is not whole and right: a Node broker crashes on a missing
 // service, rid or payload; here it is one counted drop.
 func parseAtBroker(f [][]byte, m *message) bool {
+	f = m.open(f)
 	if !parseHeader(f, m) {
 		return false
 	}
@@ -174,6 +196,7 @@ func parseFromWorker(f [][]byte, m *message) bool {
 
 // parseAtClient reads what a broker sent to a client.
 func parseAtClient(f [][]byte, m *message) bool {
+	f = m.open(f)
 	if !parseHeader(f, m) || m.worker {
 		return false
 	}
@@ -196,6 +219,7 @@ func parseAtClient(f [][]byte, m *message) bool {
 
 // parseAtWorker reads what a broker sent to a worker.
 func parseAtWorker(f [][]byte, m *message) bool {
+	f = m.open(f)
 	if !parseHeader(f, m) || !m.worker {
 		return false
 	}
@@ -278,8 +302,10 @@ func parseInt(b []byte) (n int64, rest []byte, ok bool) {
 	return n, b[i:], true
 }
 
-// The encoders append one whole message each. head writes the two first frames.
+// The encoders append one whole message each, in an envelope if o.Pack is set
+// and the body is small. head writes the two first frames.
 func head(o *batch.Out, header string, c op) {
+	o.Envelope()
 	o.FrameString(header)
 	o.FrameString(opDigits[c])
 }
@@ -287,6 +313,7 @@ func head(o *batch.Out, header string, c op) {
 // Client to broker.
 
 func appendClientRequest(o *batch.Out, service, rid string, data, options []byte) {
+	o.Pack = o.Pack && len(data)+len(options) <= packMax
 	o.Begin()
 	head(o, headerClient, opRequest)
 	o.FrameString(service)
@@ -349,6 +376,7 @@ func appendWorkerCommand(o *batch.Out, c op, token, rid string) {
 
 // appendReplyRaw encodes a PARTIAL or REPLY as b|bytes: only towards peers that advertised.
 func appendReplyRaw(o *batch.Out, c op, token, rid string, p []byte) {
+	o.Pack = o.Pack && len(p) <= packMax
 	o.Begin()
 	head(o, headerWorker, c)
 	o.FrameString(token)
@@ -361,6 +389,7 @@ func appendReplyRaw(o *batch.Out, c op, token, rid string, p []byte) {
 // appendReplyJSON encodes a PARTIAL or REPLY as {"status":CODE,"msg":VALUE}.
 // Both are JSON already.
 func appendReplyJSON(o *batch.Out, c op, token, rid, code string, value []byte) {
+	o.Pack = o.Pack && len(value) <= packMax
 	o.Begin()
 	head(o, headerWorker, c)
 	o.FrameString(token)
@@ -390,6 +419,7 @@ func appendCapsFrame(o *batch.Out, c *caps) {
 // Broker to client; id is the routing id.
 
 func appendToClient(o *batch.Out, id string, c op, rid []byte, body [][]byte) {
+	o.Pack = o.Pack && (len(body) == 0 || len(body[len(body)-1]) <= packMax)
 	o.Begin()
 	o.FrameString(id)
 	head(o, headerClient, c)
@@ -427,6 +457,7 @@ func appendStatus(o *batch.Out, id string, rid []byte, status, executed string) 
 // appendDispatch encodes the REQUEST for a worker. x is nil for workers that
 // did not advertise; options nil stay absent, unless x follows.
 func appendDispatch(o *batch.Out, id string, token, rid, data, options []byte, x *extra) {
+	o.Pack = o.Pack && len(data)+len(options) <= packMax
 	o.Begin()
 	o.FrameString(id)
 	head(o, headerWorker, opRequest)

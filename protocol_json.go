@@ -21,6 +21,7 @@ type caps struct {
 	HB          int64  `json:"hb"` // its heartbeat interval in ms
 	Concurrency int    `json:"concurrency"`
 	Credit      int64  `json:"credit"` // the client's window in bytes
+	Pack        int    `json:"pack"`   // 1: it reads envelopes
 }
 
 func (c *caps) append(b []byte) []byte {
@@ -37,6 +38,10 @@ func (c *caps) append(b []byte) []byte {
 	if c.Credit != 0 {
 		b = append(b, `,"credit":`...)
 		b = appendInt(b, c.Credit)
+	}
+	if c.Pack != 0 {
+		b = append(b, `,"pack":`...)
+		b = appendInt(b, int64(c.Pack))
 	}
 	return append(b, '}')
 }

@@ -100,6 +100,7 @@ func newTask(w *Worker, l link, m *message, x *extra) *task {
 		t.req.options = bytes.Clone(m.options)
 	}
 	t.res.worker, t.res.link, t.res.task = w, l, t
+	t.res.packs = w.sess.packs // under Worker.mu
 	if x != nil {
 		t.req.attempt = x.attempt
 		t.res.raw, t.res.credit.window = x.raw, x.credit

@@ -28,6 +28,7 @@ type Response struct {
 	link   link // of the session in which the request came: no other ever carries the reply
 	task   *task
 	raw    bool // the client reads raw bytes
+	packs  bool // the broker reads envelopes
 
 	writing sync.Mutex // held for the whole of Write, Send and ReadFrom; before the link's lock
 

@@ -175,6 +175,7 @@ func (r *Response) final(value []byte, raw bool, code string) error {
 }
 
 func (r *Response) appendReply(o *batch.Out, c op, code string, value []byte, raw bool) {
+	o.Pack = r.packs
 	if raw {
 		appendReplyRaw(o, c, r.task.token(), r.task.rid(), value)
 		return

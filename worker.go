@@ -115,7 +115,7 @@ func NewWorker(endpoint, service string, config *WorkerConfig) (*Worker, error) 
 		return nil, fmt.Errorf("omdp: new worker: %w", err)
 	}
 	s := &w.settings
-	w.self = caps{V: 1, ID: newLifeID(), HB: max(s.heartbeat.Milliseconds(), 1), Concurrency: w.config.Concurrency}
+	w.self = caps{V: 1, ID: newLifeID(), HB: max(s.heartbeat.Milliseconds(), 1), Concurrency: w.config.Concurrency, Pack: 1}
 	w.sess = newWorkerSession(s.heartbeat, s.liveness, w.config.Concurrency)
 	w.runners.do = w.serve
 	w.session = session{

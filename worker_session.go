@@ -112,6 +112,7 @@ type workerSession struct {
 	ready  bool   // the broker was heard
 	over   bool   // the link is to be given up: what still arrives is ignored
 	life   string // of a broker that advertised, else empty
+	packs  bool   // the broker reads envelopes
 	told   time.Duration
 	heard  instant
 	beatAt instant
@@ -132,7 +133,7 @@ func newWorkerSession(heartbeat time.Duration, liveness, concurrency int) worker
 
 // open starts a fresh link.
 func (s *workerSession) open() {
-	s.up, s.ready, s.over, s.life, s.told = false, false, false, "", 0
+	s.up, s.ready, s.over, s.life, s.told, s.packs = false, false, false, "", 0, false
 	s.due = never
 }
 
@@ -266,7 +267,7 @@ func (s *workerSession) onHello(m *message, a *arrivals) {
 	case s.life != "" && s.life != c.ID:
 		s.over, a.drop = true, errBrokerChanged
 	default:
-		s.life, s.told = c.ID, c.interval()
+		s.life, s.told, s.packs = c.ID, c.interval(), c.Pack > 0
 	}
 }
 

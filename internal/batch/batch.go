@@ -34,10 +34,18 @@ const (
 type Out struct {
 	B       []byte   // the packed messages; append to it only between OpenFrame and CloseFrame
 	Results []Status // one a message, filled by an exchange
-	starts  []int
-	frames  uint32
-	frame   int
+	// Pack makes Envelope put the frames that follow it into one: libzmq's cost
+	// is by the frame. The one who appends sets it for each message.
+	Pack bool
+
+	starts   []int
+	frames   uint32
+	frame    int
+	envelope int // where the open envelope's length stands; 0: none is open
 }
+
+// Mark is the first byte of an envelope: no frame of a header is this one.
+const Mark = 1
 
 // Reset empties the batch and keeps its memory, unless a rare large batch
 // made it grow over 1 MiB.
@@ -56,38 +64,63 @@ func (o *Out) Begin() {
 	o.starts = append(o.starts, len(o.B))
 	o.Results = append(o.Results, Pending)
 	o.B = append(o.B, 0, 0, 0, 0)
-	o.frames = 0
+	o.frames, o.envelope = 0, 0
+}
+
+// Envelope opens, if Pack is set, one frame that holds all that follow up to
+// End: Mark, then for each its length as a little-endian uint32 and its bytes.
+func (o *Out) Envelope() {
+	if o.Pack {
+		o.envelope = len(o.B)
+		o.B = append(o.B, 0, 0, 0, 0, Mark)
+		o.frames++
+	}
+}
+
+// putLen writes the length of the frame whose length stands at i.
+func (o *Out) putLen(i, n int) {
+	if o.envelope > 0 {
+		binary.LittleEndian.PutUint32(o.B[i:], frameLen(n))
+	} else {
+		binary.NativeEndian.PutUint32(o.B[i:], frameLen(n))
+	}
 }
 
 // End ends the message that Begin started.
 func (o *Out) End() {
+	if o.envelope > 0 {
+		binary.NativeEndian.PutUint32(o.B[o.envelope:], frameLen(len(o.B)-o.envelope-4))
+		o.envelope = 0
+	}
 	binary.NativeEndian.PutUint32(o.B[o.starts[len(o.starts)-1]:], o.frames)
 }
 
 // Frame appends one frame with a copy of p.
 func (o *Out) Frame(p []byte) {
-	o.B = binary.NativeEndian.AppendUint32(o.B, frameLen(len(p)))
+	o.OpenFrame()
 	o.B = append(o.B, p...)
-	o.frames++
+	o.putLen(o.frame, len(p))
 }
 
 // FrameString appends one frame with a copy of s.
 func (o *Out) FrameString(s string) {
-	o.B = binary.NativeEndian.AppendUint32(o.B, frameLen(len(s)))
+	o.OpenFrame()
 	o.B = append(o.B, s...)
-	o.frames++
+	o.putLen(o.frame, len(s))
 }
 
 // OpenFrame starts a frame whose bytes the caller appends to o.B; CloseFrame ends it.
 func (o *Out) OpenFrame() {
 	o.frame = len(o.B)
 	o.B = append(o.B, 0, 0, 0, 0)
-	o.frames++
+	if o.envelope == 0 {
+		o.frames++
+	}
 }
 
 // CloseFrame ends the frame that OpenFrame started.
 func (o *Out) CloseFrame() {
-	binary.NativeEndian.PutUint32(o.B[o.frame:], frameLen(len(o.B)-o.frame-4))
+	o.putLen(o.frame, len(o.B)-o.frame-4)
 }
 
 // Message returns message i, packed. It is valid until the next Begin or Reset.
@@ -122,6 +155,27 @@ func (o *Out) DropFront(n int) {
 		o.starts[i] -= cut
 	}
 	o.Results = o.Results[:copy(o.Results, o.Results[n:])]
+}
+
+// Unpack appends to frames the ones that an envelope holds, borrowed. It
+// reports false for what is no envelope, is not whole, or holds more than most.
+func Unpack(b []byte, frames [][]byte, most int) ([][]byte, bool) {
+	if len(b) == 0 || b[0] != Mark {
+		return frames, false
+	}
+	for b = b[1:]; len(b) > 0; {
+		if len(b) < 4 || most == 0 {
+			return frames, false
+		}
+		n := binary.LittleEndian.Uint32(b)
+		if b = b[4:]; uint64(n) > uint64(len(b)) {
+			return frames, false
+		}
+		frames = append(frames, b[:n:n])
+		b = b[n:]
+		most--
+	}
+	return frames, true
 }
 
 func frameLen(n int) uint32 {

@@ -177,7 +177,7 @@ func identity() (string, error) {
 // After the end of the Conn what is appended is dropped.
 func (c *Conn) Begin() *batch.Out {
 	c.mu.Lock()
-	c.mark = len(c.queue.B)
+	c.mark, c.queue.Pack = len(c.queue.B), false
 	return &c.queue
 }
 
