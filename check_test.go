@@ -274,7 +274,7 @@ func (k *checker) checkOutboxes() {
 		// than the terminals of that and a bounded number of answers.
 		bytes := d.lim.outboxBytes
 		if p := q.peer; p.adv && p.role == roleClient { // what it agreed to take
-			bytes = max(bytes, 2*p.window*int64(d.lim.outstanding))
+			bytes = max(bytes, min(2*p.window*int64(d.lim.outstanding), d.lim.totalOutbox/4))
 		}
 		over := q.out.Len() > d.lim.outbox || int64(len(q.out.B)) > bytes
 		k.must(!over || q.slow, "S5: the backlog of %q is over its limit and it is not slow", q.peer.id)

@@ -97,7 +97,7 @@ func (d *dispatcher) onClientHeartbeat(l int, id []byte, p *peer, m *message) {
 		d.closeUnknown(l)
 		return
 	}
-	if r.slot != nil {
+	if r.slot != nil && !r.slot.worker.backlog.blocked() { // beats come again: they are not kept for a worker without room
 		w := r.slot.worker
 		appendToWorker(d.open(w), w.id, opHeartbeat, r.slot.token[:], r.rid(), "")
 		d.close(w, origin{})

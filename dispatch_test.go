@@ -108,6 +108,43 @@ func TestStuckPeersCostLittle(t *testing.T) {
 	if n := s.d.stats.Again - before; n > 300 {
 		t.Errorf("tried %d times in a second", n)
 	}
+	s.do("ok w\n+10ms\nfull a")
+	for range 200 {
+		s.do("w> W|6|T2|r1|{\"status\":200,\"msg\":1}")
+	}
+	before = s.d.stats.Again
+	s.expect("+1s")
+	if n := s.d.stats.Again - before; n > 800 { // the first try is with all
+		t.Errorf("%d messages tried in a second", n)
+	}
+}
+
+// TestNobodyTakesAllRoom: a client that claims an absurd window and does not
+// read leaves room for others; beats can't fill a stuck worker's outbox.
+func TestNobodyTakesAllRoom(t *testing.T) {
+	s := newTestScript(t, func(l *limits) { l.outboxBytes, l.totalOutbox = 1000, 8000 })
+	s.do(`w> W|1|s|{"v":1,"id":"w","hb":2500,"concurrency":2}
+a> C|8|{"v":1,"id":"a","hb":2500,"credit":1000000000000}
+a> C|2|s|r1|1|{}
+b> C|2|s|r1|1|{}
+full a
+full b`)
+	for range 40 {
+		s.do("w> W|6|T1|r1|b|" + strings.Repeat("x", 100))
+	}
+	if n := s.d.outboxBytes; n > 2500 {
+		t.Errorf("one client has %d of 8000 bytes", n)
+	}
+	if s.do("w> W|6|T2|r1|b|1"); s.d.stats.SlowClients != 1 {
+		t.Errorf("%d clients were too slow", s.d.stats.SlowClients)
+	}
+	s.do("full w\n+2.5s")
+	for range 2000 {
+		s.do("b> C|4|r1")
+	}
+	if s.d.workers != 1 {
+		t.Error("a client's beats cost another's worker")
+	}
 }
 
 // TestSilentClientIsLostInTime: I17, also of a client that beat only after its
@@ -135,6 +172,19 @@ func TestUnderTheSameTurn(t *testing.T) {
 	}
 	s.do("same {\na> C|2|s|r3|3|{}\nw> W|5\n}")
 	s.do("a> C|10|r3")
+}
+
+// TestNeverAfterTheDeadline: I11, also when messages are taken before the timers.
+func TestNeverAfterTheDeadline(t *testing.T) {
+	s := newTestScript(t, nil)
+	s.do(`a> C|2|s|r1|1|{"timeout":1000}`)
+	s.now = time.Second
+	m := message{worker: true, op: opReady, service: []byte("s")}
+	s.d.receive(s.now, 0, []byte("w"), &m)
+	s.flush()
+	if got := s.out.String(); strings.Contains(got, "W|2") || !strings.Contains(got, `a< C|3|r1|{"status":"TIMEOUT","executed":false}`) {
+		t.Errorf("got %s", got)
+	}
 }
 
 // TestTokens: I7: 128 random bits each, and none twice in 100,000.

@@ -38,9 +38,17 @@ type simPeer struct {
 	id     string
 	worker bool
 	adv    bool
+	pack   bool // it reads and writes envelopes
 	full   bool // its pipe has no more room than room
 	room   int
 	gone   bool // the ROUTER does not know it
+}
+
+func (p *simPeer) packs() string {
+	if p.pack {
+		return `,"pack":1`
+	}
+	return ""
 }
 
 func worldLimits() limits {
@@ -57,10 +65,10 @@ func newWorld(tb testing.TB, src []byte) *world {
 	w := &world{tb: tb, src: src}
 	w.d = newDispatcher(worldLimits(), caps{V: 1, ID: "brokers-life", HB: 2500}, [32]byte{7}, 2)
 	for i, id := range []string{"client-a", "client-b", "client-a", "client-d"} {
-		w.peers = append(w.peers, &simPeer{name: fmt.Sprint("c", i), l: i / 2, id: id, adv: i%2 == 0})
+		w.peers = append(w.peers, &simPeer{name: fmt.Sprint("c", i), l: i / 2, id: id, adv: i%2 == 0, pack: i == 0})
 	}
 	for i := range 4 {
-		w.peers = append(w.peers, &simPeer{name: fmt.Sprint("w", i), l: i % 2, id: fmt.Sprint("worker-", i), worker: true, adv: i%2 == 0})
+		w.peers = append(w.peers, &simPeer{name: fmt.Sprint("w", i), l: i % 2, id: fmt.Sprint("worker-", i), worker: true, adv: i%2 == 0, pack: i == 0})
 	}
 	w.book.init(w)
 	return w
@@ -197,14 +205,14 @@ func (w *world) sendRequest(c *simPeer) {
 
 func (w *world) sendHello(c *simPeer) {
 	if c.adv {
-		w.send(c, "C", "8", fmt.Sprintf(`{"v":1,"id":"life-%d","hb":%d,"credit":%d}`, w.next(8)/7, 1000+w.next(3)*700, w.next(2)*1000))
+		w.send(c, "C", "8", fmt.Sprintf(`{"v":1,"id":"life-%d","hb":%d,"credit":%d%s}`, w.next(8)/7, 1000+w.next(3)*700, w.next(2)*1000, c.packs()))
 	}
 }
 
 func (w *world) sendReady(p *simPeer) {
 	f := []string{"W", "1", w.service()}
 	if p.adv {
-		f = append(f, fmt.Sprintf(`{"v":1,"id":"w","hb":%d,"concurrency":%d}`, 1000+w.next(3)*700, w.next(5)))
+		f = append(f, fmt.Sprintf(`{"v":1,"id":"w","hb":%d,"concurrency":%d%s}`, 1000+w.next(3)*700, w.next(5), p.packs()))
 	}
 	w.send(p, f...)
 }
@@ -286,6 +294,9 @@ func (w *world) send(p *simPeer, frames ...string) {
 	for _, s := range frames {
 		f = append(f, []byte(s))
 	}
+	if p.pack && w.n%2 == 0 {
+		f = [][]byte{envelope(f)}
+	}
 	w.step(func() {
 		w.book.about(p)
 		before := w.d.stats
@@ -295,7 +306,7 @@ func (w *world) send(p *simPeer, frames ...string) {
 		if ok {
 			w.d.receive(w.now, p.l, []byte(p.id), &w.m)
 		} else {
-			w.d.malformed(w.now, p.l, []byte(p.id), frames[0] == "W")
+			w.d.malformed(w.now, p.l, []byte(p.id), string(f[0]) == "W")
 		}
 		for _, b := range f { // the frames were borrowed
 			for i := range b {
@@ -426,6 +437,9 @@ func (w *world) exchange(l int) {
 	for i := range out.Results {
 		f := frameStrings(out.Message(i))
 		p := w.peer(l, f[0])
+		if in := (batch.In{B: out.Message(i)}); len(in.Next()) == 2 && (p == nil || !p.pack) {
+			w.fatalf("an envelope for %s, which did not tell that it reads them", f[0])
+		}
 		s := batch.Sent
 		switch {
 		case p == nil:
@@ -468,8 +482,16 @@ func (w *world) peer(l int, id string) *simPeer {
 
 func frameStrings(packed []byte) []string {
 	in := batch.In{B: packed}
+	all := in.Next()
+	if len(all) == 2 && len(all[1]) > 0 && all[1][0] == batch.Mark {
+		inner, ok := batch.Unpack(all[1], nil, maxFrames)
+		if !ok {
+			panic("an envelope that can't be read")
+		}
+		all = append(all[:1:1], inner...)
+	}
 	var s []string
-	for _, f := range in.Next() {
+	for _, f := range all {
 		s = append(s, string(f))
 	}
 	return s

@@ -885,7 +885,8 @@ func TestBrokerLimits(t *testing.T) {
 		w.want(t, "W|5")
 		served(t, c, "echo")
 		waits.Close()
-		w.say("W|1|third") // a service that nobody needs is forgotten
+		eventually(t, "a service that nobody needs is forgotten", func() bool { return len(b.Stats().Services) == 1 })
+		w.say("W|1|third")
 		eventually(t, "the third is there", func() bool { return b.Stats().Services["third"].Workers == 1 })
 	})
 	t.Run("Workers", func(t *testing.T) {
@@ -976,7 +977,7 @@ func TestOwnLimits(t *testing.T) {
 	one.Close()
 	two.Close()
 
-	waits := startClient(t, newEndpoint(t, "inproc"), &omdp.ClientConfig{SendQueue: 1000})
+	waits := startClient(t, knownEndpoint(t, "tcp"), &omdp.ClientConfig{SendQueue: 1000})
 	s := waits.RequestStream(within(t), "echo", large) // one of any size is taken
 	defer s.Close()
 	_, err = waits.Call(within(t), "echo", "x")

@@ -51,6 +51,7 @@ func seedFrames(f *testing.F, to string) {
 
 func fuzzParse(f *testing.F, at string) {
 	seedFrames(f, at)
+	f.Add(bytesOf([]string{string(envelope(split("W|4|t|r")))}))
 	f.Fuzz(func(t *testing.T, b []byte) {
 		frames := framesOf(b)
 		var m message

@@ -2,6 +2,7 @@ package omdp
 
 import (
 	"bytes"
+	"encoding/binary"
 	"encoding/json"
 	"fmt"
 	"math"
@@ -130,8 +131,10 @@ func TestParseMalformed(t *testing.T) {
 }
 
 // packed returns what an encoder appended, as frames; with id, that is first.
-func packed(f func(o *batch.Out)) [][]byte {
-	var o batch.Out
+func packed(f func(o *batch.Out)) [][]byte { return packedIn(f, false) }
+
+func packedIn(f func(o *batch.Out), envelope bool) [][]byte {
+	o := batch.Out{Pack: envelope}
 	f(&o)
 	if o.Len() != 1 {
 		panic(fmt.Sprint("encoded ", o.Len(), " messages"))
@@ -197,6 +200,11 @@ func TestAppendParse(t *testing.T) {
 			if got, want := m.show(), e.want.show(); got != want {
 				rt.Fatalf("got %q, want %q", got, want)
 			}
+			g := packedIn(e.append, true) // in an envelope it is the same message
+			var again message
+			if len(g) != e.id+1 || !parsers[e.at](g[e.id:], &again) || again.show() != m.show() {
+				rt.Fatalf("in an envelope of %d frames: got %q, want %q", len(g), again.show(), m.show())
+			}
 		}
 		if got, ok := parseExtra(x.append(nil)); !ok || got != x {
 			rt.Fatalf("extra %+v became %+v", x, got)
@@ -204,8 +212,56 @@ func TestAppendParse(t *testing.T) {
 	})
 }
 
+func envelope(frames [][]byte) []byte {
+	b := []byte{batch.Mark}
+	for _, f := range frames {
+		b = binary.LittleEndian.AppendUint32(b, uint32(len(f)))
+		b = append(b, f...)
+	}
+	return b
+}
+
+func TestEnvelope(t *testing.T) {
+	var m message
+	good := envelope(split("C|4|r1"))
+	if !parseAtBroker([][]byte{good}, &m) || m.show() != "C 4 rid=r1" {
+		t.Errorf("got %s", m.show())
+	}
+	for name, b := range map[string][]byte{
+		"empty": {}, "mark alone": {batch.Mark}, "another mark": append([]byte{2}, good[1:]...), "cut": good[:len(good)-1], "a length cut": good[:3], "more": append(slices.Clone(good), 0),
+		"a length past the end": {batch.Mark, 255, 255, 255, 255, 'C'}, "one in another": envelope([][]byte{good}), "too many": envelope(split(strings.Repeat("C|", maxFrames) + "C")),
+		"malformed inside": envelope(split("C|9|r|0")),
+	} {
+		for at, parse := range parsers {
+			if parse([][]byte{b}, &m) {
+				t.Errorf("%s: taken at %s as %s", name, at, m.show())
+			}
+		}
+	}
+	if parseAtBroker([][]byte{good, good}, &m) || parseAtBroker([][]byte{[]byte("C"), good}, &m) {
+		t.Error("an envelope among frames was taken")
+	}
+	// A large body travels as it is.
+	large := make([]byte, packMax+1)
+	if f := packedIn(func(o *batch.Out) { appendReplyRaw(o, opReply, "t", "r", large) }, true); len(f) != 6 {
+		t.Errorf("a large body: %d frames", len(f))
+	}
+	if f := packedIn(func(o *batch.Out) { appendToClient(o, "id", opReply, []byte("r"), [][]byte{[]byte("b"), large}) }, true); len(f) != 6 {
+		t.Errorf("a large body: %d frames", len(f))
+	}
+	var o batch.Out // what is appended next is not in an envelope unless it is asked for
+	o.Pack = true
+	appendClientCommand(&o, opHeartbeat, "")
+	o.Pack = false
+	appendClientCommand(&o, opHeartbeat, "")
+	in := batch.In{B: o.B}
+	if a, b := len(in.Next()), len(in.Next()); a != 1 || b != 2 {
+		t.Errorf("%d and %d frames, want 1 and 2", a, b)
+	}
+}
+
 func TestCaps(t *testing.T) {
-	for _, c := range []caps{{V: 1, ID: "a", HB: 1}, {V: 2, ID: strings.Repeat("~", 64), HB: 86_400_000, Concurrency: 7, Credit: 1 << 40}} {
+	for _, c := range []caps{{V: 1, ID: "a", HB: 1}, {V: 2, ID: strings.Repeat("~", 64), HB: 86_400_000, Concurrency: 7, Credit: 1 << 40, Pack: 1}} {
 		if got, ok := parseCaps(c.append(nil)); !ok || got != c {
 			t.Errorf("%+v became %+v, %v", c, got, ok)
 		}

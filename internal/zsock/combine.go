@@ -30,7 +30,7 @@ func (c *Conn) Run(tick func(now time.Time) (next time.Time)) error {
 		if more {
 			continue
 		}
-		if c.up.Load() && c.isBlocked() {
+		if c.parks() && c.up.Load() {
 			if t := time.Now().Add(retryAfter); next.IsZero() || t.Before(next) {
 				next = t
 			}
@@ -79,9 +79,11 @@ func (c *Conn) endLost() error {
 	return c.err
 }
 
-func (c *Conn) isBlocked() bool {
+// parks notes that Run is about to park, and reports whether something is blocked.
+func (c *Conn) parks() (blocked bool) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
+	c.burst = 0
 	return c.blocked
 }
 
@@ -134,7 +136,7 @@ func (c *Conn) pump() (more bool) {
 
 		c.mu.Lock()
 		if c.sent.Load() != before {
-			c.lastSend = time.Since(epoch)
+			c.burst++
 		}
 		if err != nil {
 			c.endLocked(err)

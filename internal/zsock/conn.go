@@ -37,9 +37,6 @@ type ConnOptions struct {
 	NoMonitor bool
 }
 
-// epoch is what lastSend counts from.
-var epoch = time.Now()
-
 const (
 	// retryAfter is how soon messages that a connection had no room for are tried
 	// again when its descriptor does not signal first.
@@ -49,9 +46,10 @@ const (
 	// caller then leaves the socket to Run, so that it can see its own reply.
 	turns = 16
 
-	// hot is how soon after a send the next one is left to the flusher: messages
-	// that come so close together are worth a batch. A lone caller never is.
-	hot = 20 * time.Microsecond
+	// hot is after how many sends since Run last parked the next ones are left to
+	// the flusher: so many come close together, and are worth a batch. A lone
+	// caller, who waits for each reply, never gets there.
+	hot = 2
 )
 
 // Conn is a DEALER connected to one endpoint, used from many goroutines by
@@ -81,7 +79,7 @@ type Conn struct {
 	waiters []roomWaiter
 	flusher sync.WaitGroup
 
-	lastSend time.Duration // since epoch
+	burst int // exchanges that sent something since Run parked
 
 	// The holder's: whoever set busy.
 	s       *socket
@@ -199,7 +197,7 @@ func (c *Conn) Flush() {
 		c.mu.Unlock()
 		return
 	}
-	if time.Since(epoch)-c.lastSend < hot {
+	if c.burst >= hot {
 		c.defers()
 		c.mu.Unlock()
 		return
