@@ -291,7 +291,7 @@ func (b *Broker) turn(i int) (again, closing bool) {
 		if parseAtBroker(f[1:], &b.m) {
 			b.core.receive(now, i, f[0], &b.m)
 		} else {
-			b.core.malformed(now, i, f[0], len(f) > 1 && string(f[1]) == headerWorker)
+			b.core.malformed(now, i, f[0], b.m.worker)
 		}
 	}
 	b.report()

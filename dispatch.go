@@ -288,6 +288,9 @@ func (d *dispatcher) removePeer(p *peer) {
 // deadline is when expire is to be called at the latest; never if there is nothing to wait for.
 func (d *dispatcher) deadline() instant {
 	d.due = min(d.timers.next(), d.retryAt)
+	if d.due != never { // a turn every beat: then a pause is told from a long wait for the next timer
+		d.due = min(d.due, d.now+d.lim.heartbeat)
+	}
 	return d.due
 }
 

@@ -129,14 +129,33 @@ func (b *book) endSession(s *peerLife) {
 	}
 	for _, i := range b.all {
 		if i.sess == s && !i.ended && !i.gone {
-			i.gone = true
-			out := &w.d.boxes[s.peer.l].out
-			for k := range out.Len() {
-				f := frameStrings(out.Message(k))
-				i.late = i.late || f[0] == s.peer.id && f[1] == "C" && f[2] == "3" && f[3] == i.rid
-			}
+			b.leave(i)
 		}
 	}
+}
+
+// leave: an instance whose client is gone is owed nothing but what was written.
+func (b *book) leave(i *instance) {
+	i.gone = true
+	p := i.sess.peer
+	out := &b.w.d.boxes[p.l].out
+	for k := range out.Len() {
+		f := frameStrings(out.Message(k))
+		i.late = i.late || f[0] == p.id && f[1] == "C" && f[2] == "3" && f[3] == i.rid
+	}
+}
+
+// ignored lists what peers have that are ignored: when they are silent their
+// requests end, and they are remembered all the same.
+func (b *book) ignored() []*instance {
+	var all []*instance
+	for _, i := range b.instances {
+		c := b.w.d.peers[i.sess.peer.l][i.sess.peer.id]
+		if c != nil && c.ignoredUntil > b.w.now && !i.ended && !i.gone && b.w.live(i) != nil {
+			all = append(all, i)
+		}
+	}
+	return all
 }
 
 // about notes what the sender of the next message has at the core.

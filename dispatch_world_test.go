@@ -389,9 +389,19 @@ func (w *world) wait(t time.Duration) {
 func (w *world) turn(now instant) {
 	w.now = now
 	w.note("turn")
-	w.step(func() { w.d.expire(now) })
+	w.step(w.expire)
 	w.flush()
 	w.book.timely()
+}
+
+func (w *world) expire() {
+	ignored, gone := w.book.ignored(), w.d.stats.ClientGone
+	w.d.expire(w.now)
+	for _, i := range ignored {
+		if w.d.stats.ClientGone > gone && w.live(i) == nil {
+			w.book.leave(i)
+		}
+	}
 }
 
 // jump lets time pass without a turn.
@@ -399,7 +409,7 @@ func (w *world) jump(t time.Duration) {
 	w.d.deadline()
 	w.note("jump %v", t)
 	w.now += t
-	w.step(func() { w.d.expire(w.now) })
+	w.step(w.expire)
 	// R3: no mass disconnection; only strangers, and clients that never beat, may be forgotten.
 	for _, s := range w.book.sessionOf {
 		if s.over == w.now && strings.Contains(s.reason, "silent") {

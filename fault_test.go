@@ -119,9 +119,21 @@ func TestBrokerKilled(t *testing.T) {
 		calls = append(calls, goCall(t, c, "echo", fmt.Sprint(i)))
 		receive(t, "a request in progress", h.began)
 	}
+	startWorker(t, endpoint, "parts", nil, func(ctx context.Context, _ *omdp.Request, res *omdp.Response) error {
+		res.Write([]byte("part"))
+		<-ctx.Done()
+		return nil
+	})
+	s := c.RequestStream(within(t), "parts", nil)
+	part := make([]byte, 4)
+	if _, err := io.ReadFull(s, part); err != nil || string(part) != "part" {
+		t.Fatalf("got %q, %v; want part", part, err)
+	}
 	calls = append(calls, goCall(t, c, "echo", "queued"), goCall(t, c, "nobody", "queued"))
-	eventually(t, "all calls are sent", func() bool { s := c.Stats(); return s.Outstanding == 5 && s.Waiting == 0 && s.Queued == 0 })
+	eventually(t, "all calls are sent", func() bool { s := c.Stats(); return s.Outstanding == 6 && s.Waiting == 0 && s.Queued == 0 })
 	signal(t, cmd, syscall.SIGKILL)
+	_, err = s.Read(part) // never io.EOF
+	failed(t, err, omdp.ErrBrokerLost, omdp.MayHaveExecuted)
 	for _, r := range calls {
 		failed(t, receive(t, "a call's end", r).err, omdp.ErrBrokerLost, omdp.MayHaveExecuted)
 	}
@@ -288,11 +300,19 @@ func TestWorkerVanishes(t *testing.T) {
 			w := dialRaw(t, b.Endpoint())
 			w.say(hello)
 			c := addClient(t, b, nil)
-			r := goCall(t, c, "echo", "x")
-			for m := w.next(t); m[1] != "2"; m = w.next(t) {
+			s := c.RequestStream(within(t), "echo", "x")
+			m := w.next(t)
+			for m[1] != "2" {
+				m = w.next(t)
+			}
+			w.send("W", "6", m[2], m[3], `{"status":200,"msg":"part"}`)
+			part := make([]byte, 4)
+			if _, err := io.ReadFull(s, part); err != nil || string(part) != "part" {
+				t.Fatalf("got %q, %v; want part", part, err)
 			}
 			w.close()
-			failed(t, receive(t, "the call's end", r).err, omdp.ErrWorkerLost, omdp.MayHaveExecuted)
+			_, err := s.Read(part) // never io.EOF
+			failed(t, err, omdp.ErrWorkerLost, omdp.MayHaveExecuted)
 			addWorker(t, b, "echo", nil, echo)
 			served(t, c, "echo")
 		}
@@ -982,6 +1002,63 @@ func TestOwnLimits(t *testing.T) {
 	defer s.Close()
 	_, err = waits.Call(within(t), "echo", "x")
 	failed(t, err, omdp.ErrOverloaded, omdp.NotSent)
+}
+
+// The largest values that the limits allow arrive, both ways.
+func TestLargestBodies(t *testing.T) {
+	t.Parallel()
+	overTransports(t, func(t *testing.T, transport string) {
+		const most, overhead = 8 << 20, len(`{"status":200,"msg":}`) // the defaults, and what a reply in JSON adds
+		b := startBroker(t, newEndpoint(t, transport), nil)
+		addWorker(t, b, "size", nil, func(_ context.Context, req *omdp.Request, res *omdp.Response) error {
+			return res.End(len(req.Bytes()))
+		})
+		addWorker(t, b, "make", nil, func(_ context.Context, req *omdp.Request, res *omdp.Response) error {
+			var n int
+			if err := req.Decode(&n); err != nil {
+				return err
+			}
+			if n == most {
+				return res.End(make([]byte, n)) // raw
+			}
+			return res.End(strings.Repeat("x", n))
+		})
+		c := addClient(t, b, nil)
+		if got, want := call(t, c, "size", strings.Repeat("x", most-2)), fmt.Sprint(most-2); got != want {
+			t.Errorf("the worker got %s bytes, want %s", got, want)
+		}
+		for _, n := range []int{most, most - overhead - 2} {
+			if got := call(t, c, "make", n); len(got) != n {
+				t.Errorf("got %d bytes, want %d", len(got), n)
+			}
+		}
+		_, err := c.Call(within(t), "make", most-overhead-1)
+		if e, ok := errors.AsType[*omdp.Error](err); !ok || e.Code != "500" {
+			t.Errorf("one byte more: got %v, want the handler's ErrTooLarge", err)
+		}
+		if got := call(t, c, "size", "x"); got != "1" {
+			t.Errorf("got %s, want 1", got)
+		}
+	})
+}
+
+// What has left is forgotten: nothing grows with the peers that there were.
+func TestBrokerForgets(t *testing.T) {
+	t.Parallel()
+	overTransports(t, func(t *testing.T, transport string) {
+		b := startBroker(t, newEndpoint(t, transport), &omdp.BrokerConfig{Liveness: brief})
+		for range 5 {
+			w := addWorker(t, b, "echo", nil, echo)
+			c := addClient(t, b, nil)
+			served(t, c, "echo")
+			closed(t, "client", c)
+			closed(t, "worker", w)
+		}
+		eventually(t, "the broker holds nothing", func() bool {
+			s := b.Stats()
+			return s.Clients+s.Workers+len(s.Services)+s.Queued+s.InProgress == 0 && s.QueuedBytes+s.OutboxBytes == 0
+		})
+	})
 }
 
 // One connection is enough: many goroutines on one client, many clients.

@@ -4,6 +4,7 @@ import (
 	"bufio"
 	"context"
 	"encoding/binary"
+	"errors"
 	"fmt"
 	"io"
 	"math/rand/v2"
@@ -11,6 +12,7 @@ import (
 	"slices"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -514,11 +516,59 @@ func TestRawIdentities(t *testing.T) {
 	served(t, c, "echo")
 }
 
+// envelope packs frames into one, as peers that advertise it may send them.
+func envelope(frames ...string) []byte {
+	b := []byte{batch.Mark}
+	for _, f := range frames {
+		b = binary.LittleEndian.AppendUint32(b, uint32(len(f)))
+		b = append(b, f...)
+	}
+	return b
+}
+
+// Envelopes are read from everybody, and sent to those alone who say that they
+// read them.
+func TestRawEnvelopes(t *testing.T) {
+	t.Parallel()
+	overTransports(t, func(t *testing.T, transport string) {
+		b := startBroker(t, newEndpoint(t, transport), nil)
+		w, packs, native := dialRaw(t, b.Endpoint()), dialRaw(t, b.Endpoint()), dialRaw(t, b.Endpoint())
+		w.send(string(envelope("W", "1", "echo")))
+		packs.say(`C|8|{"v":1,"id":"packs","hb":60000,"pack":1}`)
+		packs.next(t)
+		native.say(`C|8|{"v":1,"id":"native","hb":60000}`)
+		native.next(t)
+		for _, k := range []struct {
+			c    *rawPeer
+			read func(m []string) string
+		}{
+			{packs, func(m []string) string {
+				if len(m) != 1 {
+					t.Errorf("got %q, want one frame", m)
+				}
+				return m[0]
+			}},
+			{native, func(m []string) string { return string(envelope(m...)) }},
+		} {
+			k.c.send(string(envelope("C", "2", "echo", "1", `"x"`, "{}")))
+			m := w.next(t)
+			if len(m) != 6 || m[4] != `"x"` {
+				t.Fatalf("the worker got %q, want the native frames", m)
+			}
+			w.send(string(envelope("W", "3", m[2], "1", `{"status":200,"msg":"y"}`)))
+			if got, want := k.read(k.c.next(t)), string(envelope("C", "3", "1", `{"status":200,"msg":"y"}`)); got != want {
+				t.Errorf("got %q, want %q", got, want)
+			}
+		}
+	})
+}
+
 // garbage is what nobody should send: whole messages, by what is wrong with them.
 func garbage() map[string][][]string {
 	long := strings.Repeat("x", 256)
 	many := func(n int, frame string) []string { return slices.Repeat([]string{frame}, n) }
 	deep := strings.Repeat("[", 100_000)
+	wrap := func(frames ...string) string { return string(envelope(frames...)) }
 	g := map[string][][]string{
 		"nothing":         {{""}, {"", ""}, {"", "", ""}},
 		"header":          {{"C"}, {"W"}, {"X", "2"}, {"CC", "2"}, {"c", "2", "echo", "1", "x"}, {"\x00", "\x01"}, {"C2"}},
@@ -539,6 +589,11 @@ func garbage() map[string][][]string {
 		"twice":           {{"W", "1", "garbage"}, {"W", "1", "garbage"}},
 		"both roles":      {{"W", "1", "garbage"}, {"C", "2", "echo", "1", "x", "{}"}, {"C", "8", `{"v":1,"id":"i","hb":50}`}},
 		"roles reversed":  {{"C", "8", `{"v":1,"id":"i","hb":50}`}, {"W", "1", "garbage"}, {"W", "3", "token", "1", "x"}},
+		"envelopes": {
+			{wrap()}, {wrap("")}, {wrap("C")}, {wrap("C", "2", "echo", "1")}, {wrap("X", "2", "echo", "1", "x")}, {wrap(many(1000, "")...)}, {wrap(many(17, "C")...)},
+			{wrap("C", "4", "1") + "\x01"}, {wrap("C", "4", "1") + "\xff\xff\xff\xff"}, {wrap("C", "4") + "\x00\x00\x00\x80"}, {wrap(wrap("C", "4", "1"))}, {wrap("C", "4"), "1"}, {"C", "4", wrap("1")},
+			{wrap("W", "3", "token", "1", "x")}, {wrap("W", "4", "token")}, {wrap("C", "2", "echo", strings.Repeat("r", 1<<20), "x", "{}")},
+		},
 		"worker's rubble": {{"W", "1", "garbage", `{"v":1,"id":"i","hb":50,"concurrency":1000000000}`}, {"W", "8", "x"}, {"W", "1", "garbage"}, {"W", "3", "", "", ""}, {"W", "6", long, long, long}},
 	}
 	return g
@@ -562,8 +617,8 @@ func TestRawGarbage(t *testing.T) {
 				p.send(m...)
 				p.send("C", "4", "end")
 				for { // whatever it answers, it answers the end
-					got := receive(t, kind+": an answer", p.in)
-					if got[0] == "C" && got[2] == "end" || got[0] == "W" && got[1] == "5" {
+					got := strings.Join(receive(t, kind+": an answer", p.in), "|")
+					if strings.HasPrefix(got, "C|3|end|") || got == "W|5" {
 						break
 					}
 				}
@@ -582,6 +637,105 @@ func TestRawGarbage(t *testing.T) {
 	})
 }
 
+// A broker that talks rubble costs its worker and client a connection at most:
+// they count it, tell it once a connection, and go on.
+func TestRawGarbageFromBroker(t *testing.T) {
+	t.Parallel()
+	overTransports(t, func(t *testing.T, transport string) {
+		b := bindRaw(t, newEndpoint(t, transport))
+		var worker, client atomic.Pointer[string]
+		stop, stopped := make(chan struct{}), make(chan struct{})
+		defer func() { close(stop); <-stopped }()
+		go func() { // a broker as far as it goes
+			defer close(stopped)
+			for {
+				var m []string
+				select {
+				case m = <-b.in:
+				case <-stop:
+					return
+				}
+				switch id, command := m[0], strings.Join(m[1:min(len(m), 3)], "|"); {
+				case command == "W|1":
+					worker.Store(&id)
+					b.send(id, "W", "8", `{"v":1,"id":"garbage","hb":50}`)
+				case command == "C|8":
+					client.Store(&id)
+					b.send(id, "C", "8", `{"v":1,"id":"garbage","hb":50}`)
+				case command == "W|4":
+					b.send(id, "W", "4")
+				case command == "C|2" && worker.Load() != nil:
+					b.send(append([]string{*worker.Load(), "W", "2", id}, m[4:]...)...)
+				case command == "W|3" || command == "W|6":
+					b.send(append([]string{m[3], "C", m[2]}, m[4:]...)...)
+				}
+			}
+		}()
+		w := startWorker(t, b.endpoint, "echo", nil, echo)
+		c := startClient(t, b.endpoint, nil)
+		ready(t, w)
+		ready(t, c)
+		kinds := garbage()
+		kinds["to a worker"] = [][]string{
+			{"W", "2"}, {"W", "2", "token"}, {"W", "2", "token", "r"}, {"W", "2", "", "r", "x"}, {"W", "2", "token", "", "x"}, {"W", "2", "token", "r0", "undefined", "undefined", "undefined"},
+			{"W", "2", "token", "r1", `"x"`, "{}", `{"remaining":1,"attempt":0,"credit":-1,"raw":maybe}`}, {"W", "2", "token", "r2", `"x"`, "{}", "{}", "{}"}, {"W", "2", "token", "r3", `"x"`, `{"timeout":{}}`},
+			{"W", "9", "token", "r", "1"}, {"W", "9", "token", "r", "x"}, {"W", "10", "token", "r"}, {"W", "10", "token", "r", "cause"}, {"W", "8", `{"v":1,"id":"another","hb":50}`}, {"W", "11"}, {"W", "3", "r", "x"},
+		}
+		kinds["to a client"] = [][]string{
+			{"C", "3"}, {"C", "3", "r"}, {"C", "3", "r", "x"}, {"C", "3", "", "x"}, {"C", "6", "r", "x", "y", "z"}, {"C", "3", "r", "{"}, {"C", "3", "r", "b", "x"}, {"C", "4", "r"}, {"C", "4", ""}, {"C", "9", "r", "1"},
+			{"C", "8", `{"v":1,"id":"another","hb":50}`}, {"C", "11"}, {"W", "5"},
+		}
+		for kind, messages := range kinds {
+			for _, m := range messages {
+				b.send(append([]string{*worker.Load()}, m...)...)
+				b.send(append([]string{*client.Load()}, m...)...)
+			}
+			// It may find the connection given up, and made anew.
+			eventually(t, "a call is answered after "+kind, func() bool {
+				m, err := c.Call(within(t), "echo", kind, omdp.WithTimeout(time.Second))
+				return err == nil && m.String() == kind
+			})
+		}
+		if n, k := w.Stats().Malformed, c.Stats().Malformed; n == 0 || k == 0 {
+			t.Errorf("got %d malformed at the worker, %d at the client; want some", n, k)
+		}
+	})
+}
+
+// What a broker says of a request in progress that can't be read ends that
+// request alone.
+func TestRawBadReplies(t *testing.T) {
+	t.Parallel()
+	b := bindRaw(t, newEndpoint(t, "inproc"))
+	c := startClient(t, b.endpoint, nil)
+	for payload, want := range map[string]error{
+		"": omdp.ErrProtocol, "x": omdp.ErrProtocol, "{": omdp.ErrProtocol, "[]": omdp.ErrProtocol, "null": omdp.ErrProtocol, "{}": omdp.ErrProtocol, `{"status":null}`: omdp.ErrProtocol,
+		`{"status":"UNHEARD_OF"}`: omdp.ErrProtocol, `{"status":200,"msg":}`: omdp.ErrProtocol, `{"status":200,"msg":1}}`: omdp.ErrProtocol,
+		`{"status":"TIMEOUT"}`: omdp.ErrTimeout, `{"status":"W_ERROR"}`: omdp.ErrWorkerLost, `{"status":"LOST"}`: omdp.ErrBrokerLost, `{"status":"OVERLOADED"}`: omdp.ErrOverloaded,
+		`{"status":"DENIED"}`: omdp.ErrDenied, `{"status":"NO_WORKER"}`: omdp.ErrNoWorker, `{"status":"TOO_LARGE"}`: omdp.ErrTooLarge, `{"status":"DRAINING"}`: omdp.ErrBrokerLost,
+		`{"status":"SLOW_CLIENT"}`: omdp.ErrSlowConsumer, `{"status":"DUPLICATE"}`: omdp.ErrBrokerLost, `{"status":"MALFORMED"}`: omdp.ErrProtocol,
+		"TIMEOUT":                     omdp.ErrTimeout, // zmq-omdp 955b90d
+		`{"status":200,"msg":"good"}`: nil, `{"status":"200","msg":"good"}`: nil, `{"msg":"good","status":200}`: nil, `{ "status": 200, "msg": "good" }`: nil,
+	} {
+		other := goCall(t, c, "echo", "other")
+		first := b.next(t, "C", "2")
+		r := goCall(t, c, "echo", payload)
+		m := b.next(t, "C", "2")
+		b.send(m[0], "C", "3", m[4], payload)
+		got := receive(t, "the call's end", r)
+		if want == nil && got != (result{"good", nil}) || want != nil && !errors.Is(got.err, want) {
+			t.Errorf("%s: got %v, want %v", payload, got, want)
+		}
+		b.send(first[0], "C", "3", first[4], `{"status":200,"msg":"other"}`)
+		if r := receive(t, "the other call's end", other); r != (result{"other", nil}) {
+			t.Errorf("%s: got %v for another call, want other", payload, r)
+		}
+	}
+	if s := c.Stats(); s.Connections != 1 {
+		t.Errorf("got %d connections, want 1", s.Connections)
+	}
+}
+
 // Random frames out of the protocol's own pieces, from many peers at a time.
 func TestRawRandomFrames(t *testing.T) {
 	t.Parallel()
@@ -592,6 +746,7 @@ func TestRawRandomFrames(t *testing.T) {
 	t.Logf("seed %d", seed)
 	rng := rand.New(rand.NewPCG(seed, 0))
 	pieces := []string{
+		string(envelope("C", "4", "r1")), string(envelope("C", "2", "echo", "r3", `"x"`)), string(envelope("W", "1", "x")), string(envelope("C", "2"))[:5],
 		"C", "W", "", "0", "1", "2", "3", "4", "5", "6", "7", "8", "9", "10", "11", "\x01", "\x02", "b", "200", "0", "-1",
 		"echo", "x", "__proto__", "mmi.service", "r1", "r2", `"data"`, "undefined", "null", "{}", `{"timeout":5}`, `{"timeout":-1}`, `{"failFast":true}`,
 		`{"v":1,"id":"life","hb":10}`, `{"v":1,"id":"life2","hb":60000,"concurrency":9,"credit":1}`, `{"status":200,"msg":1}`, `{"status":"TIMEOUT"}`, "\xff\xfe", strings.Repeat("x", 300),

@@ -274,3 +274,50 @@ func TestLayout(t *testing.T) {
 		t.Errorf("got %x, want %x", o.B, want)
 	}
 }
+
+// An envelope is one frame on the wire, and unpacks to what was put in it.
+func TestEnvelope(t *testing.T) {
+	var o Out
+	o.Begin()
+	o.FrameString("id")
+	o.Pack = true
+	o.Envelope()
+	o.FrameString("C")
+	o.Frame(nil)
+	o.OpenFrame()
+	o.B = append(o.B, "opened"...)
+	o.CloseFrame()
+	o.End()
+	o.Pack = false
+	o.Begin()
+	o.Envelope() // none
+	o.FrameString("plain")
+	o.End()
+	in := In{B: o.B}
+	m := in.Next()
+	if len(m) != 2 || string(m[0]) != "id" {
+		t.Fatalf("got frames %q, want the id and an envelope", m)
+	}
+	inner, ok := Unpack(m[1], nil, 3)
+	if !ok || len(inner) != 3 || string(inner[0]) != "C" || len(inner[1]) != 0 || string(inner[2]) != "opened" {
+		t.Errorf("got %q, %v, want C, an empty frame and opened", inner, ok)
+	}
+	if m := in.Next(); len(m) != 1 || string(m[0]) != "plain" {
+		t.Errorf("got %q after it, want plain", m)
+	}
+}
+
+// What is no envelope is refused, whatever it is; nothing is allocated for a claimed length.
+func TestUnpackRefuses(t *testing.T) {
+	for _, b := range []string{"", "C", "\x00", "\x01\x01", "\x01\x01\x00\x00\x00", "\x01\xff\xff\xff\xffx", "\x01\x01\x00\x00\x00ab"} {
+		if f, ok := Unpack([]byte(b), nil, 16); ok {
+			t.Errorf("Unpack(%q): got %q, want a refusal", b, f)
+		}
+	}
+	if _, ok := Unpack([]byte("\x01\x00\x00\x00\x00\x00\x00\x00\x00"), nil, 1); ok {
+		t.Error("two frames where one is allowed: got them, want a refusal")
+	}
+	if f, ok := Unpack([]byte{Mark}, nil, 16); !ok || len(f) != 0 {
+		t.Errorf("an empty envelope: got %q, %v, want no frames", f, ok)
+	}
+}
