@@ -96,7 +96,6 @@ type listener struct {
 	router *zsock.Router
 	bound  string
 	in     batch.In
-	err    error
 }
 
 // NewBroker makes a broker that is to be bound to endpoint (tcp://host:port,

@@ -17,18 +17,18 @@ import (
 
 // limits of the core; every one is positive.
 type limits struct {
-	serviceQueue, totalQueue           int   // requests
-	serviceBytes, totalBytes           int64 // bytes queued
-	outstanding                        int   // requests per client
-	services, workers, clients         int
-	concurrency                        int // that a worker may claim
-	outbox                             int // messages per peer that wait for room in its pipe
-	outboxBytes, totalOutbox           int64
-	malformed                          int // messages within malformedIn: the peer is ignored for ignoreFor
-	malformedIn, ignoreFor             time.Duration
-	defaultTimeout, maxTimeout         time.Duration // negative: none; maxTimeout 0: off
-	heartbeat, retryAgain, clientGrace time.Duration
-	liveness                           int
+	serviceQueue, totalQueue   int   // requests
+	serviceBytes, totalBytes   int64 // bytes queued
+	outstanding                int   // requests per client
+	services, workers, clients int
+	concurrency                int // that a worker may claim
+	outbox                     int // messages per peer that wait for room in its pipe
+	outboxBytes, totalOutbox   int64
+	malformed                  int // messages within malformedIn: the peer is ignored for ignoreFor
+	malformedIn, ignoreFor     time.Duration
+	defaultTimeout, maxTimeout time.Duration // negative: none; maxTimeout 0: off
+	heartbeat                  time.Duration
+	liveness                   int
 }
 
 type role uint8

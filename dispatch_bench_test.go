@@ -15,7 +15,6 @@ type coreRig struct {
 	now     instant
 	m       message
 	client  []byte
-	workers [][]byte
 	in      batch.In
 	rid     [33]byte
 	n       uint64

@@ -14,9 +14,8 @@ func (d *dispatcher) fromClient(l int, id []byte, p *peer, m *message) {
 		d.onClientHeartbeat(l, id, p, m)
 	case opCredit:
 		if r := d.lookup(p, m.rid); r != nil && r.slot != nil && r.slot.worker.adv {
-			w := r.slot.worker
-			appendCreditToWorker(d.open(w), w.id, r.slot.token[:], r.rid(), m.credit)
-			d.close(w, origin{})
+			r.slot.owed = min(r.slot.owed+m.credit, maxCredit)
+			d.payCredit(r.slot)
 		}
 	case opCancel:
 		if r := d.lookup(p, m.rid); r != nil {

@@ -323,6 +323,9 @@ func (d *dispatcher) unblock(p *peer) {
 		d.retryAt = never
 	}
 	if p.role == roleWorker && !p.dead {
+		for k := p.slots.head; k != nil; k = k.next {
+			d.payCredit(k.owner)
+		}
 		d.setReady(p)
 		d.pump(p.service)
 	}

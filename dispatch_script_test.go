@@ -129,7 +129,7 @@ func (s *script) send(id, text string) {
 	}
 	text = strings.NewReplacer(`\x01`, "\x01", `\x00`, "\x00", `\xff`, "\xff").Replace(text)
 	var f [][]byte
-	for _, p := range strings.Split(text, "|") {
+	for p := range strings.SplitSeq(text, "|") {
 		f = append(f, []byte(p))
 	}
 	var m message

@@ -18,6 +18,7 @@ type slot struct {
 	ridLen   int
 	progress instant // the last partial or heartbeat under the token
 	partial  bool    // one was forwarded: never dispatched again (I5)
+	owed     int64   // credit that the worker was not told of, as its pipe was full
 	of       node[slot]
 }
 
@@ -63,7 +64,7 @@ func (d *dispatcher) takeSlot(w *peer, r *request) *slot {
 	}
 	printable(sl.token[tokenIndexLen:], d.random.Uint64(), d.random.Uint64())
 	sl.gen++
-	sl.worker, sl.req, sl.progress, sl.partial = w, r, d.now, false
+	sl.worker, sl.req, sl.progress, sl.partial, sl.owed = w, r, d.now, false, 0
 	sl.ridLen = copy(sl.rid[:], r.rid())
 	w.slots.pushBack(&sl.of)
 	w.held++
@@ -342,6 +343,16 @@ func (d *dispatcher) onWorkerHeartbeat(w *peer, m *message) {
 		c := sl.req.client
 		appendToClient(d.open(c), c.id, opHeartbeat, m.rid, nil)
 		d.close(c, origin{})
+	}
+}
+
+// payCredit passes a client's credit on. While the worker's pipe is full it
+// adds up, so that no client can fill the worker's outbox with it.
+func (d *dispatcher) payCredit(sl *slot) {
+	if w := sl.worker; sl.owed > 0 && sl.req != nil && !w.backlog.blocked() {
+		appendCreditToWorker(d.open(w), w.id, sl.token[:], sl.req.rid(), sl.owed)
+		d.close(w, origin{})
+		sl.owed = 0
 	}
 }
 

@@ -997,8 +997,8 @@ func TestOwnLimits(t *testing.T) {
 	one.Close()
 	two.Close()
 
-	waits := startClient(t, knownEndpoint(t, "tcp"), &omdp.ClientConfig{SendQueue: 1000})
-	s := waits.RequestStream(within(t), "echo", large) // one of any size is taken
+	waits := startClient(t, knownEndpoint(t, "ipc"), &omdp.ClientConfig{SendQueue: 1000}) // ipc: nobody else takes the name meanwhile
+	s := waits.RequestStream(within(t), "echo", large)                                    // one of any size is taken
 	defer s.Close()
 	_, err = waits.Call(within(t), "echo", "x")
 	failed(t, err, omdp.ErrOverloaded, omdp.NotSent)

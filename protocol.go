@@ -273,12 +273,15 @@ func parseBody(f [][]byte, m *message) bool {
 	return true
 }
 
+// maxCredit is the most that one CREDIT may grant, in bytes.
+const maxCredit = 1 << 40
+
 // parseCredit reads an amount of bytes: 1 to 1 TiB. Zero, negative and absurd
 // amounts are malformed.
 func parseCredit(f []byte, m *message) bool {
 	n, rest, ok := parseInt(f)
 	m.credit = n
-	return ok && len(rest) == 0 && n > 0 && n <= 1<<40
+	return ok && len(rest) == 0 && n > 0 && n <= maxCredit
 }
 
 // parseInt reads a decimal integer of at most 15 digits, with an optional

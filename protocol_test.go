@@ -26,22 +26,23 @@ func split(text string) [][]byte {
 
 // show writes a parsed message by its fields that are there.
 func (m message) show() string {
-	s := fmt.Sprint(map[bool]string{true: "W", false: "C"}[m.worker], " ", uint8(m.op))
+	var s strings.Builder
+	s.WriteString(fmt.Sprint(map[bool]string{true: "W", false: "C"}[m.worker], " ", uint8(m.op)))
 	for _, f := range []struct {
 		name string
 		b    []byte
 	}{{"service", m.service}, {"rid", m.rid}, {"token", m.token}, {"data", m.data}, {"options", m.options}, {"extra", m.extra}, {"caps", m.caps}, {"cause", m.cause}} {
 		if f.b != nil {
-			s += fmt.Sprintf(" %s=%s", f.name, f.b)
+			s.WriteString(fmt.Sprintf(" %s=%s", f.name, f.b))
 		}
 	}
 	if m.body != nil {
-		s += fmt.Sprintf(" body=%s", bytes.Join(m.body, []byte("|")))
+		s.WriteString(fmt.Sprintf(" body=%s", bytes.Join(m.body, []byte("|"))))
 	}
 	if m.credit != 0 {
-		s += fmt.Sprint(" credit=", m.credit)
+		s.WriteString(fmt.Sprint(" credit=", m.credit))
 	}
-	return s
+	return s.String()
 }
 
 var parsers = map[string]func([][]byte, *message) bool{"broker": parseAtBroker, "client": parseAtClient, "worker": parseAtWorker}

@@ -692,7 +692,7 @@ func TestRawGarbageFromBroker(t *testing.T) {
 			}
 			// It may find the connection given up, and made anew.
 			eventually(t, "a call is answered after "+kind, func() bool {
-				m, err := c.Call(within(t), "echo", kind, omdp.WithTimeout(time.Second))
+				m, err := c.Call(within(t), "echo", kind, omdp.WithTimeout(4*beat))
 				return err == nil && m.String() == kind
 			})
 		}
