@@ -66,6 +66,7 @@ type peer struct {
 	outstanding int
 	requests    list[request]
 	lastQueue   *clientQueue // the one used last, often the only one
+	lastService *service     // the one asked last
 
 	// a worker's
 	service     *service

@@ -78,6 +78,11 @@ var rigService = serviceName(0)
 
 func (r *coreRig) recv(id []byte, m message) {
 	r.m = m
+	r.recvSame(id)
+}
+
+// recvSame takes the message in r.m: the codec too fills one in place.
+func (r *coreRig) recvSame(id []byte) {
 	r.now += time.Microsecond
 	r.d.receive(r.now, 0, id, &r.m)
 }
@@ -87,7 +92,9 @@ func (r *coreRig) request(int) {
 	for i, n := len(r.rid)-1, r.n; n > 0; i, n = i-1, n/10 {
 		r.rid[i] = byte('0' + n%10)
 	}
-	r.recv(r.client, message{op: opRequest, service: rigService, rid: r.rid[:], data: r.data, options: r.options})
+	m := &r.m
+	m.worker, m.op, m.service, m.rid, m.data, m.options = false, opRequest, rigService, r.rid[:], r.data, r.options
+	r.recvSame(r.client)
 }
 
 // settle reads the outbox as the network would: dispatches are noted.
@@ -129,7 +136,9 @@ func (r *coreRig) step() {
 		r.settle()
 	}
 	h := &r.held[r.at]
-	r.recv(h.worker, message{worker: true, op: opReply, token: h.token, rid: h.rid, body: r.reply})
+	m := &r.m
+	m.worker, m.op, m.token, m.rid, m.body = true, opReply, h.token, h.rid, r.reply
+	r.recvSame(h.worker)
 	r.refill(h)
 }
 

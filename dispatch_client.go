@@ -121,7 +121,11 @@ func (d *dispatcher) onRequest(l int, id []byte, p *peer, m *message) {
 		d.onMalformed(l, id, p, false)
 		return
 	}
-	s := d.services[string(m.service)]
+	s := p.lastService
+	if s == nil || s.gone || s.name != string(m.service) {
+		s = d.services[string(m.service)]
+		p.lastService = s
+	}
 	if status := d.refuse(p, s, m, o); status != "" {
 		if status == statusOverloaded {
 			d.stats.Overloaded++
@@ -132,6 +136,7 @@ func (d *dispatcher) onRequest(l int, id []byte, p *peer, m *message) {
 	}
 	if s == nil {
 		s = d.addService(m.service)
+		p.lastService = s
 	}
 	d.stats.Accepted++
 	r := d.addRequest(p, s, m.rid, o)

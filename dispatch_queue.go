@@ -9,6 +9,7 @@ import (
 type service struct {
 	name string
 	num  uint32
+	gone bool // forgotten; what still points to it lets go
 
 	workers  int
 	requests int        // queued and in progress
@@ -42,6 +43,7 @@ func (d *dispatcher) addService(name []byte) *service {
 func (d *dispatcher) releaseService(s *service) {
 	if s.workers == 0 && s.requests == 0 {
 		delete(d.services, s.name)
+		s.gone = true
 	}
 }
 

@@ -1000,6 +1000,7 @@ func TestOwnLimits(t *testing.T) {
 	waits := startClient(t, knownEndpoint(t, "ipc"), &omdp.ClientConfig{SendQueue: 1000}) // ipc: nobody else takes the name meanwhile
 	s := waits.RequestStream(within(t), "echo", large)                                    // one of any size is taken
 	defer s.Close()
+	eventually(t, "it waits", func() bool { return waits.Stats().Waiting == 1 })
 	_, err = waits.Call(within(t), "echo", "x")
 	failed(t, err, omdp.ErrOverloaded, omdp.NotSent)
 }

@@ -34,6 +34,16 @@ const (
 	headerWorker = "W"
 )
 
+// The two first frames of every message.
+var clientHeads, workerHeads = heads(headerClient), heads(headerWorker)
+
+func heads(header string) (h [len(opDigits)]batch.Prefix) {
+	for c, digits := range opDigits {
+		h[c] = batch.NewPrefix(header, digits)
+	}
+	return h
+}
+
 // Hard limits of the codec, in frames and bytes (reliability.md, Limits).
 const (
 	maxFrames   = 16
@@ -309,8 +319,11 @@ func parseInt(b []byte) (n int64, rest []byte, ok bool) {
 // and the body is small. head writes the two first frames.
 func head(o *batch.Out, header string, c op) {
 	o.Envelope()
-	o.FrameString(header)
-	o.FrameString(opDigits[c])
+	if header == headerClient {
+		o.Prefix(&clientHeads[c])
+	} else {
+		o.Prefix(&workerHeads[c])
+	}
 }
 
 // Client to broker.

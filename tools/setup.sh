@@ -11,7 +11,7 @@
 # names what is missing and the command to run.
 set -eu
 
-min=4.2 # ZMQ_HANDSHAKE_IVL and the other options we set came with libzmq 4.2
+min=4.3 # what internal/zsock asks for, at build time and when it starts
 pkgconfig=${PKG_CONFIG:-pkg-config}
 dry=
 [ "${1:-}" != -n ] || dry=1

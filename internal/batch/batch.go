@@ -109,6 +109,34 @@ func (o *Out) FrameString(s string) {
 	o.putLen(o.frame, len(s))
 }
 
+// A Prefix is frames that many messages begin with, packed once for both
+// forms in which they travel.
+type Prefix struct {
+	plain, inside string
+	n             uint32
+}
+
+// NewPrefix packs frames.
+func NewPrefix(frames ...string) Prefix {
+	var plain, inside Out
+	inside.envelope = 1
+	for _, f := range frames {
+		plain.FrameString(f)
+		inside.FrameString(f)
+	}
+	return Prefix{string(plain.B), string(inside.B), uint32(len(frames))}
+}
+
+// Prefix appends the frames of p.
+func (o *Out) Prefix(p *Prefix) {
+	if o.envelope > 0 {
+		o.B = append(o.B, p.inside...)
+		return
+	}
+	o.B = append(o.B, p.plain...)
+	o.frames += p.n
+}
+
 // OpenFrame starts a frame whose bytes the caller appends to o.B; CloseFrame ends it.
 func (o *Out) OpenFrame() {
 	o.frame = len(o.B)
