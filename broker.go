@@ -9,6 +9,7 @@ import (
 	"math"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/zmq-omdp/omdp/internal/batch"
@@ -44,7 +45,7 @@ type BrokerConfig struct {
 // Limits bound what a broker holds. Zero fields have the defaults given; a
 // limit can't be switched off, but it can be set as high as one likes.
 type Limits struct {
-	MaxFrame      int64         // bytes of one frame, 8 MiB; a peer that sends more is cut off by libzmq
+	MaxFrame      int64         // bytes of one frame, 8 MiB, at least 16 KiB; a peer that sends more is cut off by libzmq
 	ServiceQueue  int           // requests queued at one service, 10,000: ErrOverloaded
 	ServiceBytes  int64         // their data, 64 MiB
 	TotalQueue    int           // requests queued in all, 100,000
@@ -80,6 +81,7 @@ type Broker struct {
 	m        message // scratch
 	timerAt  instant // when listener 0 wakes for the timers
 	closing  bool
+	failed   error         // of a socket: it ends the broker
 	drained  chan struct{} // closed when draining and nothing is left
 	draining bool
 
@@ -89,6 +91,9 @@ type Broker struct {
 	listeners []*listener
 	wg        sync.WaitGroup
 	done      chan struct{}
+
+	hooks hooks
+	told  atomic.Int64
 }
 
 // listener is one bound ROUTER, owned by the goroutine that serves it.
@@ -129,6 +134,9 @@ func NewBroker(endpoint string, config *BrokerConfig) (*Broker, error) {
 	b.core = newDispatcher(lim, caps{V: 1, ID: newLifeID(), HB: c.Heartbeat.Milliseconds(), Pack: 1}, seed, len(b.endpoints))
 	return b, nil
 }
+
+// minFrame leaves room for an envelope.
+const minFrame = 16 << 10
 
 // fill puts the defaults in and checks the ranges.
 func (c *BrokerConfig) fill() (limits, error) {
@@ -182,6 +190,9 @@ func (c *BrokerConfig) fill() (limits, error) {
 	}
 	if l.Backlog > math.MaxInt32 {
 		return limits{}, fmt.Errorf("Limits.Backlog: %d is over %d", l.Backlog, math.MaxInt32)
+	}
+	if l.MaxFrame < minFrame {
+		return limits{}, fmt.Errorf("Limits.MaxFrame: %d is under 16 KiB", l.MaxFrame)
 	}
 	return limits{
 		serviceQueue: l.ServiceQueue, totalQueue: l.TotalQueue, serviceBytes: l.ServiceBytes, totalBytes: l.TotalBytes,
@@ -267,7 +278,9 @@ func (b *Broker) serve(i int) {
 			b.mu.Unlock()
 		}
 		if err := l.router.Wait(wait); err != nil {
-			b.log.Error("omdp: the broker's socket failed", "endpoint", l.bound, "error", err)
+			b.mu.Lock()
+			b.fail(l, err)
+			b.mu.Unlock()
 			return
 		}
 	}
@@ -283,7 +296,7 @@ func (b *Broker) turn(i int) (again, closing bool) {
 	more, err := l.router.Exchange(b.core.take(i), &l.in)
 	b.core.settle(now, i)
 	if err != nil {
-		b.log.Error("omdp: the broker's socket failed", "endpoint", l.bound, "error", err)
+		b.fail(l, err)
 		return false, true
 	}
 	for f := l.in.Next(); f != nil; f = l.in.Next() {
@@ -303,11 +316,24 @@ func (b *Broker) turn(i int) (again, closing bool) {
 		b.timerAt = never // it sets it again
 		b.listeners[0].router.Wake()
 	}
-	if b.draining && b.core.requests.n == 0 && !b.core.pending(i) {
+	if b.draining && b.core.idle() {
 		b.draining = false
 		close(b.drained)
 	}
 	return more || !l.in.Empty() || b.core.pending(i), b.closing
+}
+
+// fail ends the broker for an error of a socket: without one of its listeners
+// it would serve some peers and let others wait for ever. mu is held.
+func (b *Broker) fail(l *listener, err error) {
+	if b.failed != nil || b.closing {
+		return
+	}
+	b.failed = fmt.Errorf("omdp: run broker: %s: %w", l.bound, err)
+	b.closing = true
+	b.core.shut(time.Since(b.epoch))
+	b.tell(func() { b.log.Error("omdp: the broker's socket failed", "endpoint", l.bound, "error", err) })
+	b.wakeAll()
 }
 
 // lastRead is how long the sockets stay open after the last words. A peer's
@@ -349,7 +375,8 @@ func (b *Broker) Endpoints() []string {
 }
 
 // Run starts the broker, serves until ctx ends, and shuts it down within
-// DrainTimeout. It returns nil after that, or the error of Start.
+// DrainTimeout. It returns nil after that, the error of Start, or that of a
+// socket which failed and so ended the broker.
 func (b *Broker) Run(ctx context.Context) error {
 	if err := b.Start(); err != nil {
 		return err
@@ -361,7 +388,9 @@ func (b *Broker) Run(ctx context.Context) error {
 	drain, cancel := context.WithTimeout(context.WithoutCancel(ctx), max(b.config.DrainTimeout, 0))
 	defer cancel()
 	b.Shutdown(drain)
-	return nil
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	return b.failed
 }
 
 // Shutdown refuses new requests, tells peers to go elsewhere, waits until
@@ -412,6 +441,11 @@ func (b *Broker) Close() error {
 	b.mu.Unlock()
 	b.wakeAll()
 	<-b.done
+	select {
+	case <-b.hooks.done():
+	case <-time.After(max(b.config.DrainTimeout, 0)):
+		return errors.New("omdp: close broker: the Logger still runs")
+	}
 	return nil
 }
 
@@ -429,30 +463,53 @@ func (b *Broker) Stats() BrokerStats {
 	return b.core.snapshot(time.Since(b.epoch))
 }
 
+// maxTold bounds the records that wait for a Logger which does not keep up:
+// peers make them.
+const maxTold = 1000
+
+// tell logs, on a goroutine of its own: a Logger is the user's code. mu is held.
+func (b *Broker) tell(f func()) {
+	if b.config.Logger == nil {
+		return
+	}
+	if b.told.Add(1) > maxTold {
+		b.told.Add(-1)
+		return
+	}
+	b.hooks.add(func() {
+		defer b.told.Add(-1)
+		f()
+	})
+}
+
 // report logs the core's notes.
 func (b *Broker) report() {
 	for _, n := range b.core.notes {
-		switch n.kind {
-		case noteWorkerReady:
-			b.log.Info("omdp: worker registered", "service", n.service)
-		case noteWorkerGone:
-			b.log.Info("omdp: worker gone", "service", n.service, "reason", n.reason, "held", n.n)
-		case noteClientGone:
-			b.log.Info("omdp: client gone", "reason", n.reason)
-		case noteMalformed:
-			b.log.Warn("omdp: malformed message; further ones of this peer are only counted")
-		case noteIgnored:
-			b.log.Warn("omdp: peer ignored for its malformed messages", "for", b.config.Limits.IgnoreTime)
-		case noteSlow:
-			b.log.Warn("omdp: peer does not read; its requests ended", "service", n.service)
-		case noteClipped:
-			b.log.Warn("omdp: worker's concurrency clipped", "service", n.service, "to", b.config.Limits.Concurrency)
-		case noteForged:
-			b.log.Warn("omdp: worker disconnected: it answered what it does not hold", "service", n.service)
-		case noteJump:
-			b.log.Warn("omdp: the clock jumped; liveness starts anew")
-		}
+		b.tell(func() { b.record(n) })
 	}
 	clear(b.core.notes)
 	b.core.notes = b.core.notes[:0]
+}
+
+func (b *Broker) record(n note) {
+	switch n.kind {
+	case noteWorkerReady:
+		b.log.Info("omdp: worker registered", "service", n.service)
+	case noteWorkerGone:
+		b.log.Info("omdp: worker gone", "service", n.service, "reason", n.reason, "held", n.n)
+	case noteClientGone:
+		b.log.Info("omdp: client gone", "reason", n.reason)
+	case noteMalformed:
+		b.log.Warn("omdp: malformed message; further ones of this peer are only counted")
+	case noteIgnored:
+		b.log.Warn("omdp: peer ignored for its malformed messages", "for", b.config.Limits.IgnoreTime)
+	case noteSlow:
+		b.log.Warn("omdp: peer does not read; its requests ended", "service", n.service)
+	case noteClipped:
+		b.log.Warn("omdp: worker's concurrency clipped", "service", n.service, "to", b.config.Limits.Concurrency)
+	case noteForged:
+		b.log.Warn("omdp: worker disconnected: it answered what it does not hold", "service", n.service)
+	case noteJump:
+		b.log.Warn("omdp: the clock jumped; liveness starts anew")
+	}
 }

@@ -229,7 +229,7 @@ func (c *Client) admit(r *call) error {
 	}
 	if limit := c.config.SendQueue; limit > 0 {
 		queued := c.unsent
-		if c.link != nil {
+		if c.table.up { // before, the link has nothing but HELLO
 			queued += c.link.Queued()
 		}
 		if queued > 0 && queued+len(r.data) > limit {

@@ -86,7 +86,7 @@ func (c *Client) deliver(l link, in *batch.In) {
 		case opHeartbeat:
 			c.onHeartbeat(&m, now)
 		case opHello:
-			c.onHello(l, &m)
+			c.onHello(l, &m, now)
 		case opDrain:
 			c.onDrain()
 		}
@@ -201,7 +201,7 @@ func (c *Client) grant(r *call, n int) {
 
 // onHello: the broker understands the extensions. Another life of it on the
 // same connection (a proxy, a failover) knows nothing of what is in progress.
-func (c *Client) onHello(l link, m *message) {
+func (c *Client) onHello(l link, m *message, now instant) {
 	caps, ok := parseCaps(m.caps)
 	if !ok {
 		c.onMalformed([][]byte{m.caps})
@@ -215,7 +215,7 @@ func (c *Client) onHello(l link, m *message) {
 	}
 	first := !c.extended
 	c.broker, c.extended, c.packs = caps.ID, true, caps.Pack > 0
-	c.table.answered(caps.interval())
+	c.table.answered(now, caps.interval())
 	if !first {
 		c.mu.Unlock()
 		return

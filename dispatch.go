@@ -73,9 +73,10 @@ type peer struct {
 	concurrency int
 	held        int // slots, draining ones included
 	draining    bool
-	burst       int    // requests in the present batch
-	burstTurn   uint64 // … which is this one
-	resting     bool   // had its share of it; in dispatcher.resting
+	beatAt      instant // when it is told next that the broker lives
+	burst       int     // requests in the present batch
+	burstTurn   uint64  // … which is this one
+	resting     bool    // had its share of it; in dispatcher.resting
 	slots       list[slot]
 	ready       node[peer] // in service.ready while it may be given a request
 	lost        []uint64   // ring of tokens that it held and lost

@@ -156,7 +156,7 @@ func (d *dispatcher) refuse(p *peer, s *service, m *message, o options) string {
 		return statusDraining
 	case p.backlog.slow, p.outstanding >= d.lim.outstanding:
 		return statusOverloaded
-	case s == nil && o.failFast, s != nil && s.workers == 0 && o.failFast:
+	case s == nil && o.failFast, s != nil && s.workers == s.draining && o.failFast:
 		return statusNoWorker
 	case s == nil:
 		if len(d.services) >= d.lim.services {

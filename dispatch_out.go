@@ -96,6 +96,16 @@ func (d *dispatcher) sayDisconnect(l int, id []byte) {
 // pending tells whether listener l has something to send.
 func (d *dispatcher) pending(l int) bool { return d.boxes[l].out.Len() > 0 }
 
+// idle tells whether no request is held and nothing waits to be sent.
+func (d *dispatcher) idle() bool {
+	for l := range d.boxes {
+		if d.pending(l) {
+			return false
+		}
+	}
+	return d.requests.n == 0 && d.blocked.n == 0
+}
+
 // take hands over what listener l is to send. It stays valid until settle,
 // which the caller calls with the results filled in.
 func (d *dispatcher) take(l int) *batch.Out {

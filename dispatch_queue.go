@@ -12,6 +12,7 @@ type service struct {
 	gone bool // forgotten; what still points to it lets go
 
 	workers  int
+	draining int        // of these, those that take nothing new
 	requests int        // queued and in progress
 	ready    list[peer] // workers that may be given a request, the least recently used first
 
@@ -152,6 +153,9 @@ func (d *dispatcher) pump(s *service) {
 			}
 		}
 		d.dispatch(r, w, r.data, options)
+		if cap(r.data)+cap(r.options) > 16<<10 { // memory that no limit counts any more
+			r.data, r.options = nil, nil
+		}
 	}
 }
 

@@ -142,7 +142,10 @@ func (d *dispatcher) fromWorker(l int, id []byte, p *peer, m *message) {
 			appendToWorker(d.open(p), p.id, opDrain, nil, nil, "")
 			d.close(p, origin{})
 		}
-		p.draining = true
+		if !p.draining {
+			p.draining = true
+			p.service.draining++
+		}
 		d.setReady(p)
 	case opHello:
 		c, ok := parseCaps(m.caps)
@@ -195,7 +198,8 @@ func (d *dispatcher) onReady(l int, id []byte, p *peer, m *message) {
 	}
 	d.growLost(p)
 	d.note(noteWorkerReady, p, "")
-	d.timers.set(&p.timer, d.now+d.lim.heartbeat)
+	p.beatAt = d.now + d.lim.heartbeat
+	d.timers.set(&p.timer, min(p.beatAt, d.now+lifeLimit(p.told, d.lim.liveness)))
 	d.setReady(p)
 	d.pump(s)
 }
@@ -383,18 +387,22 @@ func (d *dispatcher) drainSlot(sl *slot, cause string) {
 // onWorkerTick beats (I18), and looks at what the worker owes.
 func (d *dispatcher) onWorkerTick(w *peer) {
 	limit := lifeLimit(w.told, d.lim.liveness)
-	if d.now-d.clock.silentSince(w.seen) >= limit {
+	next := d.clock.silentSince(w.seen) + limit
+	if next <= d.now {
 		d.disconnectWorker(w, "silent")
 		return
 	}
-	d.timers.set(&w.timer, d.now+d.lim.heartbeat)
-	appendToWorker(d.open(w), w.id, opHeartbeat, nil, nil, "")
-	d.close(w, origin{})
+	if w.beatAt <= d.now {
+		w.beatAt = d.now + d.lim.heartbeat
+		appendToWorker(d.open(w), w.id, opHeartbeat, nil, nil, "")
+		d.close(w, origin{})
+	}
 	freed := false
 	for k := w.slots.head; k != nil; {
 		sl := k.owner
 		k = k.next
-		if d.now-d.clock.silentSince(sl.progress) < limit {
+		if at := d.clock.silentSince(sl.progress) + limit; at > d.now {
+			next = min(next, at)
 			continue
 		}
 		switch {
@@ -409,6 +417,9 @@ func (d *dispatcher) onWorkerTick(w *peer) {
 			return
 		}
 	}
+	// What its slots hold from now on is due after the next beat at the earliest,
+	// or after its own liveness, if that is shorter.
+	d.timers.set(&w.timer, min(next, w.beatAt, d.now+limit))
 	if freed {
 		d.setReady(w)
 		d.pump(w.service)
@@ -439,5 +450,8 @@ func (d *dispatcher) workerLost(w *peer, reason string) {
 		}
 	}
 	s.workers--
+	if w.draining {
+		s.draining--
+	}
 	d.releaseService(s)
 }

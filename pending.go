@@ -206,7 +206,19 @@ func (t *pendingTable) lost(sent uint64) (ended []*pending) {
 }
 
 // answered: the broker told its interval, and from now on its silence counts.
-func (t *pendingTable) answered(told time.Duration) { t.armed, t.told = true, told }
+// It speaks to an idle client only when asked, so it is asked at least that often.
+func (t *pendingTable) answered(now instant, told time.Duration) {
+	t.armed, t.told = true, told
+	t.nextBeat = min(t.nextBeat, now+told)
+}
+
+// interval is how often the broker is greeted.
+func (t *pendingTable) interval() time.Duration {
+	if t.armed {
+		return min(t.beat, t.told)
+	}
+	return t.beat
+}
 
 // turn does what is due at now and sets alarm to when it is to be called again.
 func (t *pendingTable) turn(now instant, w *clientTurn) {
@@ -219,7 +231,7 @@ func (t *pendingTable) turn(now instant, w *clientTurn) {
 	}
 	if t.up {
 		if now >= t.nextBeat {
-			t.nextBeat = now + t.beat
+			t.nextBeat = now + t.interval()
 			t.beats(now, w)
 		}
 		t.alarm = t.nextBeat

@@ -131,14 +131,14 @@ func TestPendingBrokerSilence(t *testing.T) {
 	table = newTestTable()
 	table.opened()
 	table.connected(0)
-	table.answered(time.Second)
+	table.answered(0, time.Second)
 	if got, want := run(table, 0, time.Hour), 3*time.Second; got != want {
 		t.Errorf("given up at %v, want %v", got, want)
 	}
 	table = newTestTable()
 	table.opened()
 	table.connected(0)
-	table.answered(beat)
+	table.answered(0, beat)
 	var w clientTurn
 	table.turn(0, &w)
 	if table.turn(time.Hour, &w); w.lost {
@@ -146,6 +146,32 @@ func TestPendingBrokerSilence(t *testing.T) {
 	}
 	if got, want := run(table, table.alarm, 2*time.Hour), time.Hour+3*beat; got != want {
 		t.Errorf("after the pause given up at %v, want %v", got, want)
+	}
+}
+
+// A broker speaks to an idle client only when asked, so one that beats often
+// is asked as often as it beats.
+func TestPendingUnequalBeats(t *testing.T) {
+	const beat = 2500 * time.Millisecond
+	for _, told := range []time.Duration{beat / 5, beat, 5 * beat} {
+		table := newTestTable()
+		table.opened()
+		table.connected(0)
+		table.answered(0, told)
+		var w clientTurn
+		hellos := 0
+		for now := instant(0); now < time.Minute; now = table.alarm {
+			if table.turn(now, &w); w.hello {
+				hellos++
+				table.heard = now // the broker answers
+			}
+			if w.lost {
+				t.Fatalf("told %v: given up at %v, though it answers", told, now)
+			}
+		}
+		if want := int(time.Minute/min(told, beat)) - 1; hellos < want || hellos > want+1 {
+			t.Errorf("told %v: %d HELLOs in a minute, want %d", told, hellos, want)
+		}
 	}
 }
 
@@ -165,7 +191,7 @@ func TestPendingForeignWorkerSilence(t *testing.T) {
 		table.opened()
 		table.connected(0)
 		if tt.armed {
-			table.answered(time.Hour)
+			table.answered(0, time.Hour)
 		}
 		p := &pending{n: 1, deadline: never}
 		table.add(p)
@@ -252,7 +278,7 @@ func TestPendingProperties(t *testing.T) {
 					table.send(p, now, seq)
 				}
 				if rapid.Bool().Draw(t, "ours") {
-					table.answered(2500 * time.Millisecond)
+					table.answered(now, 2500*time.Millisecond)
 				}
 			},
 			"lost": func(t *rapid.T) {
