@@ -424,7 +424,8 @@ func (b *Broker) Shutdown(ctx context.Context) error {
 }
 
 // Close ends the broker at once: requests end at their clients as ErrBrokerLost,
-// those still queued as not executed. A second Close returns nil.
+// those still queued as not executed. Peers over tcp and ipc have 50 ms to read
+// that. A second Close returns nil.
 func (b *Broker) Close() error {
 	b.state.Lock()
 	started := b.started

@@ -2,6 +2,7 @@ package omdp
 
 import (
 	"runtime"
+	"slices"
 	"sync"
 	"time"
 )
@@ -53,7 +54,7 @@ type callbacks struct {
 func (q *callbacks) push(c *call, e event, bound int, drop bool) (over bool) {
 	q.mu.Lock()
 	defer q.mu.Unlock()
-	if c.over {
+	if c.over || q.gone() {
 		return false
 	}
 	if bound > 0 && c.buffered > 0 && c.buffered+e.size > bound {
@@ -148,13 +149,35 @@ func (q *callbacks) look() {
 
 // run serves requests until there was nothing to do for a while.
 func (q *callbacks) run() {
-	var idle *time.Timer
+	var (
+		idle    *time.Timer
+		running *call // whose callbacks run
+		events  []event
+		at      int // of events
+	)
 	q.mu.Lock()
+	defer func() { // also when a callback ended the goroutine (runtime.Goexit, t.FailNow)
+		if running != nil {
+			q.mu.Lock()
+		}
+		q.runners--
+		if c := running; c != nil { // what is left is another's
+			c.events = slices.Concat(events[at+1:], c.events)
+			q.turned(c)
+		}
+		switch {
+		case q.gone():
+			close(q.ended)
+		case q.runners == 0 && q.first != nil:
+			q.spawn()
+		}
+		q.mu.Unlock()
+	}()
 	for {
 		c := q.first
 		if c == nil {
 			if q.closed || !q.park(&idle) {
-				break
+				return
 			}
 			continue
 		}
@@ -163,30 +186,34 @@ func (q *callbacks) run() {
 		}
 		q.waiting--
 		c.behind = nil
-		events := c.events
+		running, events = c, c.events
 		c.events = nil
 		q.mu.Unlock()
-		for i := range events {
-			c.run(&events[i])
+		for at = range events {
+			c.run(&events[at])
 		}
 		clear(events)
 		q.mu.Lock()
-		q.served++
+		running = nil
 		if cap(events) <= 64 && len(q.free) < 1024 {
 			q.free = append(q.free, events[:0])
 		}
-		if len(c.events) > 0 {
-			q.add(c)
-		} else {
-			c.queued = false
-		}
+		q.turned(c)
 	}
-	q.runners--
-	if q.closed && q.runners == 0 {
-		close(q.ended)
-	}
-	q.mu.Unlock()
 }
+
+// turned ends a turn of c, which gets another one if more came. mu is held.
+func (q *callbacks) turned(c *call) {
+	q.served++
+	if len(c.events) > 0 {
+		q.add(c)
+	} else {
+		c.queued = false
+	}
+}
+
+// gone tells that ended is closed, or is to be: nothing runs any more. mu is held.
+func (q *callbacks) gone() bool { return q.closed && q.runners == 0 && q.first == nil }
 
 // run calls the callback for one event, on a goroutine of callbacks.
 func (r *call) run(e *event) {
@@ -196,14 +223,16 @@ func (r *call) run(e *event) {
 		}
 		return
 	}
+	defer func() { // also when the callback ends the goroutine
+		q := &r.client.runners
+		q.mu.Lock()
+		r.buffered -= e.size
+		q.mu.Unlock()
+		r.read(e.size)
+	}()
 	if r.onPartial != nil {
 		r.onPartial(e.msg)
 	}
-	q := &r.client.runners
-	q.mu.Lock()
-	r.buffered -= e.size
-	q.mu.Unlock()
-	r.read(e.size)
 }
 
 // park waits for more to do and reports false when the goroutine may end. It
@@ -234,8 +263,8 @@ func (q *callbacks) park(idle **time.Timer) bool {
 	}
 }
 
-// close lets what is queued run and the goroutines end then. Nothing may be
-// pushed after it.
+// close lets what is queued run and the goroutines end then. What is pushed
+// after the last one is dropped.
 func (q *callbacks) close() {
 	q.mu.Lock()
 	defer q.mu.Unlock()
@@ -243,14 +272,14 @@ func (q *callbacks) close() {
 		return
 	}
 	q.closed, q.ended = true, make(chan struct{})
-	if q.runners == 0 {
+	if q.gone() {
 		close(q.ended)
 	}
 	for ; q.idle > 0; q.idle-- {
 		q.wake <- struct{}{}
 	}
-	if q.watch != nil && q.waiting == 0 {
-		q.watch.Stop()
+	if q.watch != nil && q.waiting == 0 && q.watch.Stop() {
+		q.watching = false
 	}
 }
 

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"runtime"
 	"slices"
 	"strings"
 	"sync"
@@ -249,5 +250,87 @@ func TestRequestFromCallback(t *testing.T) {
 	wg.Wait()
 	if err := c.Close(); err != nil {
 		t.Error(err)
+	}
+}
+
+// A callback that ends its goroutine, as t.FailNow does, takes nobody else's
+// along, nor what its own request still has to say; and Close finds nobody left.
+func TestRequestCallbackGoexit(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		c, n := newFakeClient(t, &ClientConfig{Window: 4096})
+		l := n.next(t)
+		l.welcome(t)
+		var got []string
+		hold := make(chan struct{})
+		err := c.Request(t.Context(), "echo", 1, func(m Message) {
+			<-hold
+			got = append(got, m.String()[:1])
+			runtime.Goexit()
+		}, func(Message, error) {
+			got = append(got, "final")
+			runtime.Goexit()
+		})
+		if err != nil {
+			t.Fatal(err)
+		}
+		rid := ridOf(l.awaitPrefix(t, "C|2|"))
+		for _, v := range []string{"1", "2", "3"} {
+			l.say("C", "6", rid, "b", v+strings.Repeat("x", 1200))
+		}
+		l.final(rid, "null")
+		synctest.Wait()
+		close(hold)
+		synctest.Wait()
+		if want := []string{"1", "2", "3", "final"}; !slices.Equal(got, want) {
+			t.Errorf("got %q, want %q", got, want)
+		}
+		n.setScript(fakeEcho)
+		const requests = 50
+		var ended atomic.Int64
+		for range requests {
+			err := c.Request(t.Context(), "echo", 1, nil, func(Message, error) {
+				ended.Add(1)
+				runtime.Goexit()
+			})
+			if err != nil {
+				t.Fatal(err)
+			}
+		}
+		if err := c.Close(); err != nil { // waits for the callbacks
+			t.Error(err)
+		}
+		if ended.Load() != requests {
+			t.Errorf("%d final callbacks, want %d", ended.Load(), requests)
+		}
+	})
+}
+
+// What a callback took counts as read, whether it returns or ends its goroutine.
+func TestRequestCallbackGoexitCredit(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		c, n := newFakeClient(t, &ClientConfig{Window: 4096})
+		defer c.Close()
+		l := n.next(t)
+		l.welcome(t)
+		if err := c.Request(t.Context(), "echo", 1, func(Message) { runtime.Goexit() }, nil); err != nil {
+			t.Fatal(err)
+		}
+		rid := ridOf(l.awaitPrefix(t, "C|2|"))
+		l.say("C", "6", rid, "b", strings.Repeat("x", 1024-partialOverhead))
+		wantSent(t, l, "C|9|"+rid+"|1024")
+	})
+}
+
+// Whatever comes after the end of callbacks is dropped.
+func TestCallbacksPushAfterClose(t *testing.T) {
+	q := callbacks{limit: 1}
+	q.close()
+	<-q.done()
+	r := &call{client: &Client{}, kind: kindRequest, onFinal: func(Message, error) { t.Error("a callback ran after the end") }}
+	q.push(r, event{final: true}, 0, false)
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	if q.runners != 0 {
+		t.Errorf("%d goroutines, want none", q.runners)
 	}
 }

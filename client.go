@@ -99,7 +99,8 @@ type Client struct {
 	closed  bool
 	drained chan struct{} // not nil while Shutdown waits: closed when the table is empty
 	table   *pendingTable
-	unsent  int // bytes of the requests that wait for a link
+	ending  sync.WaitGroup // requests abort took from the table and is about to end; added to with mu held, before closed
+	unsent  int            // bytes of the requests that wait for a link
 	turn    clientTurn
 	scratch []byte // of an options frame
 
@@ -267,6 +268,7 @@ func (c *Client) Close() error {
 		c.stop()
 		<-c.done
 	}
+	c.ending.Wait() // of all who end requests, only abort is not the session's
 	return c.join()
 }
 

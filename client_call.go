@@ -301,6 +301,8 @@ func (c *Client) abort(r *call, err error, drop bool) {
 		return
 	}
 	c.remove(&r.pending)
+	c.ending.Add(1)
+	defer c.ending.Done()
 	if e, ok := err.(*callError); ok {
 		e.outcome = r.outcome()
 	}

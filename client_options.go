@@ -1,6 +1,7 @@
 package omdp
 
 import (
+	"encoding/json"
 	"fmt"
 	"maps"
 	"time"
@@ -8,6 +9,10 @@ import (
 
 // minWindow is the smallest window: less would stop at every message.
 const minWindow = 4 << 10
+
+// maxMetadata bounds the JSON of a request's metadata, in bytes: it travels in
+// a frame of its own, and a frame that is too large costs the connection.
+const maxMetadata = 64 << 10
 
 // A CallOption changes one request. Options are values; they may be kept and
 // shared.
@@ -37,7 +42,8 @@ func WithTimeout(d time.Duration) CallOption { return CallOption{kind: optionTim
 func FailFast() CallOption { return CallOption{kind: optionFailFast} }
 
 // WithMetadata sends strings along with the data, such as those of a trace;
-// the handler reads them with Request.Metadata. The map is copied.
+// the handler reads them with Request.Metadata. The map is copied. Its JSON may
+// have 64 KiB; a request with more fails with ErrTooLarge.
 func WithMetadata(m map[string]string) CallOption {
 	return CallOption{kind: optionMetadata, meta: maps.Clone(m)}
 }
@@ -46,6 +52,21 @@ func WithMetadata(m map[string]string) CallOption {
 // reader of this request, from 4 KiB to 1 GiB. Zero is ClientConfig.Window.
 // A smaller window than that holds once so much more was consumed.
 func WithWindow(bytes int) CallOption { return CallOption{kind: optionWindow, window: bytes} }
+
+// metadataSize is how many bytes the JSON of m has, or, as long as that is
+// within the limit, at least as many.
+func metadataSize(m map[string]string) int {
+	const most = 6 // bytes of JSON for one of a string, as \u0000
+	n := len("{}")
+	for k, v := range m {
+		n += most*(len(k)+len(v)) + len(`"":"",`)
+	}
+	if n <= maxMetadata {
+		return n
+	}
+	b, _ := json.Marshal(m) // a map of strings marshals
+	return len(b)
+}
 
 // apply takes the options over.
 func (r *call) apply(opts []CallOption) (timeout time.Duration, err error) {
@@ -66,6 +87,9 @@ func (r *call) apply(opts []CallOption) (timeout time.Duration, err error) {
 	}
 	if r.window < minWindow || r.window > 1<<30 {
 		return 0, &callError{err: fmt.Errorf("WithWindow: %d is not from 4 KiB to 1 GiB", r.window), service: r.service, outcome: NotSent}
+	}
+	if n := metadataSize(r.meta); n > maxMetadata {
+		return 0, &callError{err: ErrTooLarge, service: r.service, outcome: NotSent, detail: fmt.Sprintf("metadata of %d bytes, the limit is %d", n, maxMetadata)}
 	}
 	r.consumed.Store(int64(min(r.window-r.client.config.Window, 0)))
 	if timeout < 0 {

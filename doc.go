@@ -48,11 +48,12 @@
 // # Concurrency
 //
 // All methods of Broker, Worker, Client, Response and Stream are safe for
-// concurrent use, with the exception that their comments state. Each request's
-// handler runs on a goroutine of its own; the callbacks of one request run in
-// order on one goroutine, never on one that does I/O, so a slow callback holds
-// up nothing but its own request. A worker takes WorkerConfig.Concurrency
-// requests at a time, by default one.
+// concurrent use. Each request's handler runs on a goroutine of its own; the
+// callbacks of one request run in order on one goroutine, never on one that
+// does I/O, so a slow callback holds up nothing but its own request. Close and
+// Shutdown wait for handlers and callbacks, which therefore call them on a
+// goroutine of their own. A worker takes WorkerConfig.Concurrency requests at a
+// time, by default one.
 //
 // A handler's ctx ends when the client cancels or vanishes, the deadline
 // passes, the broker is lost or the worker stops; context.Cause says which.
@@ -80,6 +81,14 @@
 // wait for a slow reader. Hitting one is an error at the side that did,
 // [ErrTooLarge], [ErrOverloaded] or [ErrSlowConsumer], and leaves the others
 // alone. See [Limits] and [ClientConfig].
+//
+// # Peers of other makes
+//
+// Broker, worker and client each work with the Node library's. Only among
+// themselves, where both have said so, they go beyond the specification: credit
+// and windows, cancelling, draining, the remaining time, raw bytes, more than
+// one request at a time for a worker, and small messages as one frame. README.md
+// has the frames.
 //
 // There is no authentication or encryption: bind to networks that you trust.
 package omdp

@@ -99,7 +99,7 @@ func markUsed(t *testing.T, fset *token.FileSet, imports types.Importer, used ma
 	if len(files) == 0 {
 		t.Fatalf("no file matches %s", pattern)
 	}
-	info := types.Info{Uses: map[*ast.Ident]types.Object{}}
+	info := types.Info{Uses: map[*ast.Ident]types.Object{}, Types: map[ast.Expr]types.TypeAndValue{}}
 	config := types.Config{Importer: imports}
 	if _, err := config.Check(pattern, fset, files, &info); err != nil {
 		t.Fatalf("%s: examples use names of other test files: %v", pattern, err)
@@ -109,6 +109,14 @@ func markUsed(t *testing.T, fset *token.FileSet, imports types.Importer, used ma
 			o = f.Origin()
 		}
 		used[o] = true
+	}
+	for _, e := range info.Types { // a type is used where its values are
+		if p, ok := e.Type.(*types.Pointer); ok {
+			e.Type = p.Elem()
+		}
+		if n, ok := e.Type.(*types.Named); ok {
+			used[n.Obj()] = true
+		}
 	}
 }
 

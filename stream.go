@@ -31,7 +31,9 @@ type Stream struct {
 	head     int // the first of queue that was not taken
 	buffered int // bytes in queue
 	over     bool
-	err      error         // how it ended, io.EOF if well; set when the end was read
+	closed   bool          // by Close, before told
+	told     bool          // a reader was given err
+	err      error         // how it ended, io.EOF if well; set when the end was read or dropped
 	ready    chan struct{} // capacity 1: something was pushed
 }
 
@@ -65,6 +67,9 @@ func (s *Stream) push(e event, bound int, drop bool) (over bool) {
 	s.over = e.final
 	s.buffered += e.size
 	s.queue = append(s.queue, e)
+	if s.closed {
+		s.discard()
+	}
 	select {
 	case s.ready <- struct{}{}:
 	default:
@@ -95,6 +100,7 @@ func (s *Stream) take() (e event, ok bool, err error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if s.head == len(s.queue) {
+		s.told = s.err != nil
 		return event{}, false, s.err
 	}
 	e = s.queue[s.head]
@@ -205,12 +211,36 @@ func (s *Stream) message() (Message, error) {
 	return s.next()
 }
 
-// Close cancels the request, if it has not ended: its handler's context ends,
-// and reading fails with ErrCanceled. The error is always nil.
+// Close cancels the request, if it has not ended: its handler's context ends.
+// What was not read is dropped, and reading fails with ErrCanceled, or with the
+// error that the request had ended with; after io.EOF was read, Close does
+// nothing. The error is always nil.
 func (s *Stream) Close() error {
 	r := s.call
-	r.client.abort(r, &callError{err: ErrCanceled, service: r.service, detail: "stream closed"}, true)
+	r.client.abort(r, &callError{err: ErrCanceled, service: r.service, detail: streamClosed}, true)
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if !s.told {
+		s.closed = true
+		s.cut.Store(true)
+		s.discard()
+	}
 	return nil
+}
+
+const streamClosed = "stream closed"
+
+// discard drops what is queued for Close, and keeps how the stream ended: a
+// good end that nobody has read is none. It is called with mu held.
+func (s *Stream) discard() {
+	if s.over && s.head < len(s.queue) {
+		s.err = s.queue[len(s.queue)-1].err
+	}
+	clear(s.queue)
+	s.queue, s.head, s.buffered = s.queue[:0], 0, 0
+	if s.over && (s.err == nil || s.err == io.EOF) {
+		s.err = &callError{err: ErrCanceled, service: s.call.service, outcome: Executed, detail: streamClosed}
+	}
 }
 
 var _ interface {

@@ -13,16 +13,15 @@ import (
 // on whichever goroutine did the exchange, the others on the session's own.
 
 func (w *Worker) open(l link) {
+	o := l.Begin() // first, so that READY comes before whatever Shutdown says on l
 	w.mu.Lock()
 	w.sess.open()
 	w.link, w.noted = l, false
-	staying := w.leaving == staying
-	w.mu.Unlock()
-	if staying {
-		o := l.Begin()
+	if w.leaving == staying {
 		appendReady(o, w.service, &w.self)
-		l.Flush()
 	}
+	w.mu.Unlock()
+	l.Flush()
 }
 
 func (w *Worker) up(l link) {
@@ -49,6 +48,7 @@ func (w *Worker) deliver(l link, in *batch.In) {
 	if got.ready {
 		w.setState(Ready)
 	}
+	w.launch(got.run) // before settle: Shutdown then looks for what runs
 	switch {
 	case !got.leaves:
 	case w.leaving != staying: // the answer to ours
@@ -60,7 +60,6 @@ func (w *Worker) deliver(l link, in *batch.In) {
 		w.noted = true
 		w.report(slog.LevelWarn, fmt.Errorf("omdp: worker %s: malformed message from the broker: %w", w.service, ErrProtocol))
 	}
-	w.launch(got.run)
 	w.count(got.ended)
 	w.mu.Unlock()
 	ran := len(got.run) > 0
@@ -72,7 +71,8 @@ func (w *Worker) deliver(l link, in *batch.In) {
 	}
 }
 
-// settle notes that the broker read DRAIN. mu is held.
+// settle notes that the broker read DRAIN, or will never: no more requests come.
+// mu is held.
 func (w *Worker) settle() {
 	select {
 	case <-w.settled:

@@ -62,8 +62,7 @@ func (w *Worker) Shutdown(ctx context.Context) error {
 
 // drain waits until nothing is in progress, and nothing more can come.
 func (w *Worker) drain(ctx context.Context) error {
-	known, first := w.sayDrain()
-	if known && first {
+	if w.sayDrain() {
 		select {
 		case <-w.settled:
 		case <-time.After(drainSettle):
@@ -85,28 +84,35 @@ func (w *Worker) drain(ctx context.Context) error {
 	return nil
 }
 
-// sayDrain stops the flow of requests. Brokers that did not advertise know no
-// DRAIN; they are told DISCONNECT at once, or with the last final.
-func (w *Worker) sayDrain() (known, first bool) {
-	w.mu.Lock()
-	l := w.link
-	w.mu.Unlock()
-	if l == nil {
+// sayDrain stops the flow of requests, and reports whether to wait for settled.
+// Brokers that did not advertise know no DRAIN; they are told DISCONNECT at
+// once, or with the last final.
+func (w *Worker) sayDrain() (answers bool) {
+	for {
 		w.mu.Lock()
-		defer w.mu.Unlock()
-		first, w.leaving = w.leaving == staying, max(w.leaving, draining)
-		return false, first
+		l := w.link
+		if l == nil && w.leaving == staying { // there will be no READY
+			w.leaving = draining
+			w.settle()
+		}
+		if w.leaving != staying {
+			defer w.mu.Unlock()
+			return w.leaving == draining
+		}
+		w.mu.Unlock()
+		w.sayDrainOn(l)
 	}
+}
+
+// sayDrainOn is sayDrain for the link l, unless that is not the present one any more.
+func (w *Worker) sayDrainOn(l link) {
 	o := l.Begin()
 	defer l.Flush()
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	if w.leaving != staying || w.link != l {
-		w.leaving = max(w.leaving, draining)
-		return false, false
-	}
-	switch known = w.sess.known(); {
-	case known:
+	switch {
+	case w.leaving != staying || w.link != l:
+	case w.sess.known():
 		w.leaving = draining
 		appendWorkerCommand(o, opDrain, "", "")
 	case len(w.sess.all) > 0:
@@ -115,7 +121,6 @@ func (w *Worker) sayDrain() (known, first bool) {
 		w.leaving = departed
 		appendWorkerCommand(o, opDisconnect, "", "")
 	}
-	return known, true
 }
 
 // Close takes leave of the broker at once and ends the contexts of all

@@ -54,7 +54,7 @@ func cases() []benchCase {
 		{Name: "pipeline-1000/16B", Pipeline: true, InFlight: 1000, Size: 16, Services: 1, Stacks: allStacks},
 		callers(16, 4<<10, "4KiB"),
 		callers(16, 64<<10, "64KiB"),
-		{Name: "partials-1000/16B", InFlight: 1, Size: 16, Partials: 1000, Services: 1, Stacks: allStacks},
+		{Name: "partials-1000/16B", InFlight: 8, Size: 16, Partials: 1000, Services: 1, Stacks: allStacks},
 	}
 	for _, n := range []int{1, 32, 1024} {
 		list = append(list, benchCase{Name: "services-" + strconv.Itoa(n), Pipeline: true, InFlight: 1000, Size: 16, Services: n, Stacks: serviceStacks})

@@ -88,7 +88,7 @@ type Conn struct {
 	in      batch.In
 	isUp    bool
 
-	open    atomic.Bool // libzmq may be given messages: the monitor saw a connection, or there is none
+	open    atomic.Bool // libzmq may be given messages: the monitor saw a connection, a Router bound the inproc name, or nobody tells
 	up      atomic.Bool // a copy of isUp for others
 	sent    atomic.Uint64
 	queued  atomic.Int64
@@ -100,7 +100,7 @@ type Conn struct {
 // and connects it. It returns at once, also when nobody listens: messages are
 // kept, outside libzmq, until the connection is there: over tcp and ipc until the
 // handshake (of ZMTP 3, as libzmq 4 and all current implementations speak it) is
-// done; over inproc libzmq takes them at once, also before a bind.
+// done; over inproc until a Router has bound the name.
 func Dial(o ConnOptions) (*Conn, error) {
 	o.Options = o.withDefaults()
 	if err := checkPort(o.Endpoint); err != nil {
@@ -144,7 +144,7 @@ func (c *Conn) connect() error {
 	if c.w, err = newWaiter(z, c.ready); err != nil {
 		return err
 	}
-	c.open.Store(!watched)
+	c.open.Store(!watched && !local)
 	if watched {
 		if c.mon, err = newMonitor(z, c); err != nil {
 			return err
@@ -300,13 +300,15 @@ func (c *Conn) endLocked(err error) {
 	c.releaseLocked()
 }
 
-// monitorOpen is called by the monitor when the handshake succeeded.
+// monitorOpen is called by the monitor when the handshake succeeded, and over
+// inproc by the Router that bound the name.
 func (c *Conn) monitorOpen() {
 	c.open.Store(true)
 	c.w.wake()
 }
 
-// monitorLost is called by the monitor when the connection was cut.
+// monitorLost is called by the monitor when the connection was cut, and over
+// inproc by the Router that is closed.
 func (c *Conn) monitorLost() {
 	c.lost.Store(true)
 	c.w.wake()

@@ -10,17 +10,19 @@ import (
 )
 
 // inprocs does for inproc what a monitor does for tcp. libzmq reports nothing
-// there and never reconnects, but a Router can only go away by Close, in this
-// process: it tells the Conns that were dialled to it.
+// there, takes messages before there is anybody to get them, and never
+// reconnects. But a Router comes by Bind and goes by Close, in this process: it
+// tells the Conns that were dialled to it.
 var inprocs = struct {
 	mu    sync.Mutex
+	bound map[string]struct{}           // endpoints that a Router has
 	conns map[string]map[*Conn]struct{} // by endpoint
-}{conns: map[string]map[*Conn]struct{}{}}
+}{bound: map[string]struct{}{}, conns: map[string]map[*Conn]struct{}{}}
 
 func isInproc(endpoint string) bool { return strings.HasPrefix(endpoint, "inproc://") }
 
 // dialInproc connects c. Under the lock, a connect goes either to a Router that
-// will tell, or to the next one that binds.
+// will tell of its end, or to the next one that binds, which opens c.
 func dialInproc(c *Conn) error {
 	inprocs.mu.Lock()
 	defer inprocs.mu.Unlock()
@@ -32,6 +34,23 @@ func dialInproc(c *Conn) error {
 		inprocs.conns[e] = map[*Conn]struct{}{}
 	}
 	inprocs.conns[e][c] = struct{}{}
+	if _, ok := inprocs.bound[e]; ok {
+		c.open.Store(true)
+	}
+	return nil
+}
+
+// bindInproc binds the Router z and opens the Conns that wait for it.
+func bindInproc(z *zmq4.Socket, endpoint string) error {
+	inprocs.mu.Lock()
+	defer inprocs.mu.Unlock()
+	if err := z.Bind(endpoint); err != nil {
+		return err
+	}
+	inprocs.bound[endpoint] = struct{}{}
+	for c := range inprocs.conns[endpoint] {
+		c.monitorOpen()
+	}
 	return nil
 }
 
@@ -54,6 +73,7 @@ func closeInproc(z *zmq4.Socket, endpoint string) {
 	inprocs.mu.Lock()
 	defer inprocs.mu.Unlock()
 	_ = z.Unbind(endpoint)
+	delete(inprocs.bound, endpoint)
 	for c := range inprocs.conns[endpoint] {
 		if !c.opts.NoMonitor {
 			c.monitorLost()

@@ -86,6 +86,9 @@ func (r *Router) bind(endpoint string) error {
 			return syscall.EADDRINUSE
 		}
 	}
+	if isInproc(endpoint) {
+		return errno(bindInproc(r.s.z, endpoint))
+	}
 	return errno(r.s.z.Bind(endpoint))
 }
 
