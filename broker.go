@@ -56,7 +56,7 @@ type Limits struct {
 	Clients       int           // tracked at once, 10,000: ErrOverloaded
 	Concurrency   int           // that a worker may claim, 1,000: clipped
 	Outbox        int           // messages that wait for one peer, 100,000: ErrSlowConsumer
-	OutboxBytes   int64         // their bytes, 8 MiB, or twice what a client's windows allow if that is more
+	OutboxBytes   int64         // their bytes, 8 MiB, or twice what a client's windows allow if that is more, up to a quarter of TotalOutbox
 	TotalOutbox   int64         // bytes that wait for all peers, 256 MiB
 	Malformed     int           // malformed messages of one peer within MalformedTime, 10: ignored for IgnoreTime
 	MalformedTime time.Duration // 10 s

@@ -134,7 +134,7 @@ func NewClient(endpoint string, config *ClientConfig) (*Client, error) {
 	c.session = session{
 		endpoint: endpoint,
 		epoch:    time.Now(),
-		options:  zsock.Options{MaxMsgSize: int64(s.maxBody) + replyOverhead},
+		options:  zsock.Options{MaxMsgSize: int64(s.maxBody) + frameOverhead},
 		dial:     dialZsock,
 		backoff:  backoff{min: s.reconnectMin, max: s.reconnectMax},
 		random:   rand.Uint64,
@@ -150,8 +150,8 @@ func NewClient(endpoint string, config *ClientConfig) (*Client, error) {
 	return c, nil
 }
 
-// replyOverhead is what a reply's JSON adds to the value in it.
-const replyOverhead = 1024
+// frameOverhead is what a reply's JSON, or an envelope, adds to the value in it, in bytes.
+const frameOverhead = 2*packMax + 1024
 
 func (c *Client) configure() error {
 	f := &c.config

@@ -34,8 +34,7 @@ type call struct {
 	detach  func() bool // stops watching the context; nil if it never ends
 	phase   phase       // guarded by Client.mu
 
-	// unacknowledged bytes that were consumed. It begins below zero for a
-	// window smaller than the client's.
+	// bytes that were consumed and not granted anew yet
 	consumed atomic.Int64
 
 	// kindCall
@@ -366,7 +365,7 @@ func (r *call) read(size int) {
 // worker is to be told of now: a quarter of the window at a time.
 func (r *call) consume(size int) int {
 	n := r.consumed.Add(int64(size))
-	if n < int64(min(r.window, r.client.config.Window)/4) || !r.consumed.CompareAndSwap(n, 0) {
+	if n < int64(r.window/4) || !r.consumed.CompareAndSwap(n, 0) {
 		return 0
 	}
 	return int(n)

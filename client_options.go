@@ -50,7 +50,6 @@ func WithMetadata(m map[string]string) CallOption {
 
 // WithWindow sets how many bytes of partials the worker may be ahead of the
 // reader of this request, from 4 KiB to 1 GiB. Zero is ClientConfig.Window.
-// A smaller window than that holds once so much more was consumed.
 func WithWindow(bytes int) CallOption { return CallOption{kind: optionWindow, window: bytes} }
 
 // metadataSize is how many bytes the JSON of m has, or, as long as that is
@@ -91,7 +90,10 @@ func (r *call) apply(opts []CallOption) (timeout time.Duration, err error) {
 	if n := metadataSize(r.meta); n > maxMetadata {
 		return 0, &callError{err: ErrTooLarge, service: r.service, outcome: NotSent, detail: fmt.Sprintf("metadata of %d bytes, the limit is %d", n, maxMetadata)}
 	}
-	r.consumed.Store(int64(min(r.window-r.client.config.Window, 0)))
+	r.consumed.Store(0)
+	if r.window != r.client.config.Window {
+		r.options.credit = int64(r.window)
+	}
 	if timeout < 0 {
 		timeout = -1
 	}

@@ -176,12 +176,7 @@ func (c *Client) onHeartbeat(m *message, now instant) {
 		return
 	}
 	p.heard = now
-	first := !p.confirmed
 	p.confirmed = true
-	if extra := p.owner.window - c.config.Window; first && extra > 0 {
-		c.grant(p.owner, extra)
-		return
-	}
 	c.mu.Unlock()
 }
 

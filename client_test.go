@@ -510,12 +510,12 @@ func TestClientCredit(t *testing.T) {
 	for _, tt := range []struct {
 		name  string
 		opts  []CallOption
-		start string // sent when the worker has it
+		start string // the options frame
 		want  []string
 	}{
-		{"default", nil, "", []string{"C|9|RID|17391", "C|9|RID|17391"}}, // 17 partials of 1,023 bytes each
-		{"smaller window", []CallOption{WithWindow(48 << 10)}, "", []string{"C|9|RID|13283"}},
-		{"larger window", []CallOption{WithWindow(80 << 10)}, "C|9|RID|16384", []string{"C|9|RID|17391", "C|9|RID|17391"}},
+		{"default", nil, "{}", []string{"C|9|RID|17391", "C|9|RID|17391"}}, // 17 partials of 1,023 bytes each
+		{"smaller window", []CallOption{WithWindow(48 << 10)}, `{"credit":49152}`, []string{"C|9|RID|13299", "C|9|RID|13299"}},
+		{"larger window", []CallOption{WithWindow(80 << 10)}, `{"credit":81920}`, []string{"C|9|RID|21483"}},
 	} {
 		synctest.Test(t, func(t *testing.T) {
 			c, n := newFakeClient(t, &ClientConfig{Window: 64 << 10})
@@ -524,18 +524,16 @@ func TestClientCredit(t *testing.T) {
 			l.awaitPrefix(t, "C|8|")
 			l.say("C", "8", `{"v":1,"id":"`+brokerLife+`","hb":2500}`)
 			done := goCall(t.Context(), c, "echo", nil, tt.opts...)
-			rid := ridOf(l.awaitPrefix(t, "C|2|"))
-			l.say("C", "4", rid)
-			l.say("C", "4", rid)
-			var want []string
-			if tt.start != "" {
-				want = append(want, strings.ReplaceAll(tt.start, "RID", rid))
+			request := l.awaitPrefix(t, "C|2|")
+			rid := ridOf(request)
+			if !strings.HasSuffix(request, "|"+tt.start) {
+				t.Errorf("%s: sent %s, want the options %s", tt.name, request, tt.start)
 			}
-			wantSent(t, l, want...)
+			wantSent(t, l)
 			for range 35 { // of 1,023 bytes
 				l.say("C", "6", rid, partial)
 			}
-			want = nil
+			var want []string
 			for _, m := range tt.want {
 				want = append(want, strings.ReplaceAll(m, "RID", rid))
 			}

@@ -62,7 +62,8 @@ type peer struct {
 	backlog backlog // what its pipe had no room for
 
 	// a client's
-	window      int64 // bytes of credit that it grants to a request
+	window      int64 // bytes of credit that it grants to a request, if that says nothing else
+	windows     int64 // … and to all live requests together
 	outstanding int
 	requests    list[request]
 	lastQueue   *clientQueue // the one used last, often the only one
@@ -95,6 +96,7 @@ type request struct {
 	arrived  instant
 	deadline timer // not armed: none
 	attempt  int   // dispatches so far that were sent
+	window   int64 // bytes of credit; 0: the client grants none
 	slot     *slot // nil while queued
 	queue    *clientQueue
 

@@ -63,6 +63,10 @@ func (d *dispatcher) onHello(l int, id []byte, p *peer, m *message) {
 	if d.mayTell(p) {
 		appendHelloTo(d.open(p), p.id, headerClient, &d.self)
 		d.close(p, origin{})
+		if d.draining { // it came too late to be told with the others
+			appendToClient(d.open(p), p.id, opDrain, nil, nil)
+			d.close(p, origin{})
+		}
 	}
 	d.watch(p)
 }
@@ -185,6 +189,10 @@ func (d *dispatcher) addRequest(p *peer, s *service, rid []byte, o options) *req
 	}
 	r.client, r.service, r.arrived, r.attempt = p, s, d.now, 0
 	r.ridLen = copy(r.ridBuf[:], rid)
+	if r.window = p.window; o.credit > 0 && p.adv {
+		r.window = o.credit
+	}
+	p.windows += r.window
 	d.requests.add(r)
 	p.requests.pushBack(&r.ofClient)
 	p.outstanding++
@@ -215,6 +223,7 @@ func (d *dispatcher) removeRequest(r *request) {
 	d.timers.remove(&r.deadline)
 	p.requests.remove(&r.ofClient)
 	p.outstanding--
+	p.windows -= r.window
 	if !p.beats {
 		p.seen = d.now // remembered until it had the time to take what ended this
 	}

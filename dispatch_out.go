@@ -299,7 +299,7 @@ func (d *dispatcher) grew(p *peer, n int) {
 	q := &p.backlog
 	most := d.lim.outboxBytes
 	if p.adv && p.role == roleClient { // it agreed to take so much: that it comes all at once is no fault of its
-		most = max(most, min(2*p.window*int64(p.outstanding), d.lim.totalOutbox/4)) // but not all that there is
+		most = max(most, min(2*p.windows, d.lim.totalOutbox/4)) // but not all that there is
 	}
 	if !q.slow && (q.out.Len() > d.lim.outbox || int64(len(q.out.B)) > most || d.outboxBytes > d.lim.totalOutbox) {
 		q.slow = true

@@ -253,7 +253,7 @@ func (d *dispatcher) dispatch(r *request, w *peer, data, options []byte) {
 	var x *extra
 	if w.adv {
 		x = &d.x
-		*x = extra{remaining: -1, attempt: r.attempt, credit: r.client.window, raw: r.client.adv}
+		*x = extra{remaining: -1, attempt: r.attempt, credit: r.window, raw: r.client.adv}
 		if r.deadline.armed() {
 			x.remaining = max(int64((r.deadline.at-d.now)/time.Millisecond), 1)
 		}

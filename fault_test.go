@@ -1092,3 +1092,32 @@ func TestManyCallers(t *testing.T) {
 		}
 	})
 }
+
+// A window of a call's own holds in both directions: the worker may be so many
+// bytes ahead of a reader that is away, and not more.
+func TestWithWindow(t *testing.T) {
+	t.Parallel()
+	const chunk = 16 << 10
+	for _, window := range []int{64 << 10, 1 << 20} {
+		b := startBroker(t, newEndpoint(t, "inproc"), nil)
+		wrote := make(chan int, 1000)
+		addWorker(t, b, "flood", nil, func(_ context.Context, _ *omdp.Request, res *omdp.Response) error {
+			for n := 0; ; n += chunk {
+				if _, err := res.Write(make([]byte, chunk)); err != nil {
+					return err
+				}
+				wrote <- n + chunk
+			}
+		})
+		c := addClient(t, b, nil)
+		s := c.RequestStream(within(t), "flood", nil, omdp.WithWindow(window))
+		want := (window - window/64) / chunk * chunk // each partial counts 64 bytes more
+		for n := 0; n < want-chunk; {
+			n = receive(t, "a chunk", wrote)
+		}
+		if _, err := io.ReadFull(s, make([]byte, 2*window)); err != nil {
+			t.Error(err)
+		}
+		s.Close()
+	}
+}

@@ -130,6 +130,7 @@ const maxTimeoutMS = int64(math.MaxInt64 / int64(time.Millisecond) / 2)
 type options struct {
 	timeout  time.Duration // timeoutDefault, timeoutNone, or the time itself
 	failFast bool          // ours: NO_WORKER at once instead of waiting for a worker
+	credit   int64         // ours: this request's window in bytes, if it is not the client's usual one
 }
 
 // parseOptions reads a request's options: timeout in milliseconds, 0 or absent
@@ -144,7 +145,8 @@ func parseOptions(b []byte) (options, bool) {
 	}
 	var o struct {
 		Timeout  *float64 `json:"timeout"`
-		FailFast bool     `json:"failFast"`
+		FailFast any      `json:"failFast"` // of another type it is some user's own option
+		Credit   any      `json:"credit"`
 	}
 	if b[0] != '{' || json.Unmarshal(b, &o) != nil {
 		return options{}, false
@@ -159,7 +161,9 @@ func parseOptions(b []byte) (options, bool) {
 	default:
 		t = timeoutOf(int64(*o.Timeout))
 	}
-	return options{t, o.FailFast}, true
+	failFast, _ := o.FailFast.(bool)
+	credit, _ := o.Credit.(float64)
+	return options{t, failFast, int64(min(max(credit, 0), maxCredit))}, true
 }
 
 func timeoutOf(ms int64) time.Duration {
@@ -190,6 +194,11 @@ func appendOptions(b []byte, o options, meta map[string]string) ([]byte, error) 
 	}
 	if o.failFast {
 		b = append(append(b, sep), `"failFast":true`...)
+		sep = ','
+	}
+	if o.credit != 0 {
+		b = append(append(b, sep), `"credit":`...)
+		b = appendInt(b, o.credit)
 		sep = ','
 	}
 	if len(meta) > 0 {

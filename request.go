@@ -74,8 +74,8 @@ func (r *Request) Message() Message { return r.data }
 // remaining time it is counted from the arrival here.
 func (r *Request) Deadline() (time.Time, bool) { return r.deadline, !r.deadline.IsZero() }
 
-// Attempt counts how often the request was handed to a worker: 1, and more
-// after workers were lost with it. Brokers that do not tell give 1.
+// Attempt counts how often the request was handed to a worker, by a broker that
+// tells: 1 for the first. A dispatch that could not be sent does not count.
 func (r *Request) Attempt() int { return r.attempt }
 
 // Metadata is what the client attached with WithMetadata; nil if nothing. The

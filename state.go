@@ -113,10 +113,18 @@ func (h *hooks) add(f func()) {
 }
 
 func (h *hooks) run(idle chan struct{}) {
-	defer close(idle)
+	ended := false
+	defer func() {
+		if !ended { // a hook ended the goroutine (runtime.Goexit): the others go on
+			go h.run(idle)
+			return
+		}
+		close(idle)
+	}()
 	for f := h.next(); f != nil; f = h.next() {
 		f()
 	}
+	ended = true
 }
 
 func (h *hooks) next() func() {

@@ -120,7 +120,7 @@ func NewWorker(endpoint, service string, config *WorkerConfig) (*Worker, error) 
 	w.runners.do = w.serve
 	w.session = session{
 		endpoint: endpoint,
-		options:  zsock.Options{MaxMsgSize: int64(s.maxBody) + replyOverhead},
+		options:  zsock.Options{MaxMsgSize: int64(max(s.maxBody, maxMetadata)) + frameOverhead},
 		dial:     dialZsock,
 		backoff:  backoff{min: s.reconnectMin, max: s.reconnectMax},
 		random:   rand.Uint64,
