@@ -103,6 +103,11 @@ func (k *checker) checkPeers() {
 
 func (k *checker) checkClient(p *peer) {
 	all := members(k, "requests of "+p.id, &p.requests)
+	windows := int64(0)
+	for _, r := range all {
+		windows += r.window
+	}
+	k.must(p.windows == windows, "S4: client %q: windows %d, counted %d", p.id, p.windows, windows)
 	k.must(p.outstanding == len(all), "S4: client %q: outstanding %d, counted %d", p.id, p.outstanding, len(all))
 	k.must(p.role == roleClient || len(all) == 0, "peer %q: requests, but no client", p.id)
 	k.must(p.service == nil && p.slots.n == 0 && !p.ready.listed(), "client %q: has a worker's things", p.id)

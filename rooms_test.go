@@ -24,7 +24,7 @@ import (
 
 const modulePath = "github.com/zmq-omdp/omdp"
 
-// maxLines is the most that a file of code that is not a test may have.
+// maxLines is the most that a file may have.
 const maxLines = 600
 
 // pureFiles decide and do no I/O: the core, the codec, the timing, the errors,
@@ -144,7 +144,7 @@ func tree(t *testing.T) []source {
 
 func TestRoomsFiles(t *testing.T) {
 	for _, s := range tree(t) {
-		if s.lines > maxLines && !s.test() {
+		if s.lines > maxLines {
 			t.Errorf("%s has %d lines, want at most %d", s.name, s.lines, maxLines)
 		}
 		switch base := path.Base(s.name); base {
