@@ -26,7 +26,7 @@ type BrokerConfig struct {
 	// are told; 10 ms to 24 h, default 2.5 s.
 	Heartbeat time.Duration
 	// Liveness is after how many of its own heartbeats a silent peer is lost;
-	// 1 to 1,000, default 3. Peers that tell no interval are lost after 15 s.
+	// 2 to 1,000, default 3. Peers that tell no interval are lost after 15 s.
 	Liveness int
 	// Timeout is that of requests whose client gives none; default 60 s,
 	// negative for none.
@@ -147,8 +147,8 @@ func (c *BrokerConfig) fill() (limits, error) {
 	switch {
 	case c.Heartbeat < 10*time.Millisecond || c.Heartbeat > 24*time.Hour:
 		return limits{}, fmt.Errorf("Heartbeat: %v is not from 10ms to 24h", c.Heartbeat)
-	case c.Liveness < 1 || c.Liveness > 1000:
-		return limits{}, fmt.Errorf("Liveness: %d is not from 1 to 1000", c.Liveness)
+	case c.Liveness < 2 || c.Liveness > 1000:
+		return limits{}, fmt.Errorf("Liveness: %d is not from 2 to 1000", c.Liveness)
 	}
 	l := &c.Limits
 	for _, f := range []struct {
@@ -346,12 +346,9 @@ const lastRead = 50 * time.Millisecond
 func (b *Broker) farewell(i int) {
 	l := b.listeners[i]
 	b.mu.Lock()
-	if b.core.pending(i) {
-		l.router.Exchange(b.core.take(i), &l.in)
-		b.core.settle(time.Since(b.epoch), i)
-	}
 	alone := len(b.core.peers[i]) == 0 || strings.HasPrefix(l.bound, "inproc:") // there nothing is dropped
 	b.mu.Unlock()
+	b.turn(i)
 	for end := time.Now().Add(lastRead); !alone && time.Now().Before(end); {
 		if again, _ := b.turn(i); !again && l.router.Wait(end) != nil {
 			return

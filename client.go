@@ -32,7 +32,7 @@ type ClientConfig struct {
 	// Heartbeat is the interval of the heartbeats. Default 2.5 s, 10 ms to 24 h.
 	Heartbeat time.Duration
 	// Liveness is how many of its own intervals the broker may be silent
-	// before it counts as lost. Default 3.
+	// before it counts as lost. Default 3, 2 to 1,000.
 	Liveness int
 
 	// ReconnectMin and ReconnectMax bound the wait before a lost connection is

@@ -362,10 +362,10 @@ func (r *call) read(size int) {
 }
 
 // consume counts bytes that were read or dropped, and returns how many the
-// worker is to be told of now: a quarter of the window at a time.
+// worker is to be told of now: a share of the window at a time.
 func (r *call) consume(size int) int {
 	n := r.consumed.Add(int64(size))
-	if n < int64(r.window/4) || !r.consumed.CompareAndSwap(n, 0) {
+	if n < int64(r.window/creditShare) || !r.consumed.CompareAndSwap(n, 0) {
 		return 0
 	}
 	return int(n)

@@ -109,7 +109,7 @@ func TestClientNewErrors(t *testing.T) {
 		{"udp://h:1", ClientConfig{}, `endpoint: "udp://h:1" is not tcp://host:port, ipc://path or inproc://name`},
 		{"ipc://" + strings.Repeat("p", 108), ClientConfig{}, `: the path has 108 bytes, over 107`},
 		{"inproc://x", ClientConfig{Heartbeat: -1}, "Heartbeat: -1ns is not from 10ms to 24h"},
-		{"inproc://x", ClientConfig{Liveness: -1}, "Liveness: -1 is not from 1 to 1000"},
+		{"inproc://x", ClientConfig{Liveness: -1}, "Liveness: -1 is not from 2 to 1000"},
 		{"inproc://x", ClientConfig{ReconnectMin: time.Second, ReconnectMax: time.Millisecond}, "ReconnectMax: 1ms is under ReconnectMin, 1s"},
 		{"inproc://x", ClientConfig{MaxBody: 1}, "MaxBody: 1 is not from 1 KiB to 1 GiB"},
 		{"inproc://x", ClientConfig{Window: 1}, "Window: 1 is not from 4 KiB to 1 GiB"},

@@ -148,18 +148,23 @@ func (c *Client) onPartial(m *message, now instant) {
 		c.abort(r, part.err, false)
 		return
 	}
-	if r.push(event{reply: part, size: size}, c.bound(r), false) {
+	if r.push(event{reply: part, size: size}, c.bound(r, size), false) {
 		c.abort(r, &callError{err: ErrSlowConsumer, service: r.service, outcome: MayHaveExecuted}, false)
 	}
 }
 
-// bound is how much a call may have that nobody has read: for a worker with
-// credit it is never over the window.
-func (c *Client) bound(r *call) int {
+// bound is how much a call may have that nobody has read, when a partial of
+// size bytes comes. A worker with credit is ahead by the window at the most, or
+// by less than a share of it and one large message.
+func (c *Client) bound(r *call, size int) int {
 	if c.config.BufferLimit < 0 {
 		return 0
 	}
-	return max(c.config.BufferLimit, r.window)
+	limit := max(c.config.BufferLimit, r.window)
+	if share := r.window / creditShare; size > r.window-share {
+		limit = max(limit, share+size)
+	}
+	return limit
 }
 
 // onHeartbeat: "Broker MAY notify Client on Request dispatch to Worker", and

@@ -92,12 +92,15 @@ func (d *dispatcher) onClientHeartbeat(l int, id []byte, p *peer, m *message) {
 	r := d.lookup(p, m.rid)
 	if r == nil {
 		d.stats.UnknownRequests++
-		if p != nil && p.role == roleClient {
-			d.sayStatus(p, m.rid, statusLost, "")
-			return
+		if p == nil || p.role == roleNone { // known from now on, so that the answer can wait for room
+			if p = d.addClient(l, id, p); p == nil {
+				appendStatus(d.openUnknown(l), string(id), m.rid, statusLost, "")
+				d.closeUnknown(l)
+				return
+			}
+			d.watch(p)
 		}
-		appendStatus(d.openUnknown(l), string(id), m.rid, statusLost, "")
-		d.closeUnknown(l)
+		d.sayStatus(p, m.rid, statusLost, "")
 		return
 	}
 	if r.slot != nil && !r.slot.worker.backlog.blocked() { // beats come again: they are not kept for a worker without room

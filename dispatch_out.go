@@ -27,8 +27,9 @@ type origin struct {
 type backlog struct {
 	out    *batch.Out
 	peer   *peer
-	slow   bool // over the limit; its requests have ended
-	sent   int  // scratch of settle
+	slow   bool  // over the limit; its requests have ended
+	sent   int   // scratch of settle
+	most   int64 // bytes that it may hold: it does not shrink while there are any
 	wait   time.Duration
 	at     instant // when it is tried next
 	trying bool    // its head is in an outbox
@@ -147,6 +148,7 @@ func (d *dispatcher) resume() {
 	}
 	clear(resting)
 	d.rested = resting
+	d.finish()
 }
 
 // settleSlowly: a message for which there was no room waits in its peer's
@@ -297,11 +299,14 @@ func (d *dispatcher) later(q *backlog) {
 func (d *dispatcher) grew(p *peer, n int) {
 	d.outboxBytes += int64(n)
 	q := &p.backlog
-	most := d.lim.outboxBytes
+	q.most = max(q.most, d.lim.outboxBytes)
 	if p.adv && p.role == roleClient { // it agreed to take so much: that it comes all at once is no fault of its
-		most = max(most, min(2*p.windows, d.lim.totalOutbox/4)) // but not all that there is
+		q.most = max(q.most, min(2*p.windows, d.lim.totalOutbox/4)) // but not all that there is
 	}
-	if !q.slow && (q.out.Len() > d.lim.outbox || int64(len(q.out.B)) > most || d.outboxBytes > d.lim.totalOutbox) {
+	size := int64(len(q.out.B))
+	// What all hold together is held against those with more than their share.
+	crowded := d.outboxBytes > d.lim.totalOutbox && size > d.lim.totalOutbox/int64(d.blocked.n)
+	if !q.slow && (q.out.Len() > d.lim.outbox || size > q.most || crowded) {
 		q.slow = true
 		d.overflowed = append(d.overflowed, p)
 	}
@@ -326,7 +331,7 @@ func (d *dispatcher) shrink(p *peer) {
 }
 
 func (d *dispatcher) unblock(p *peer) {
-	p.backlog.slow = false
+	p.backlog.slow, p.backlog.most = false, 0
 	d.blocked.remove(&p.backlog.node)
 	p.backlog.out = nil
 	if d.blocked.n == 0 {

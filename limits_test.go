@@ -281,3 +281,28 @@ func TestWithWindow(t *testing.T) {
 		s.Close()
 	}
 }
+
+// A small partial that was read, and one larger than the window after it: the
+// worker does not wait for word on the small one, which never comes.
+func TestLargeAfterSmall(t *testing.T) {
+	t.Parallel()
+	b := startBroker(t, newEndpoint(t, "tcp"), nil)
+	addWorker(t, b, "send", nil, func(_ context.Context, _ *omdp.Request, res *omdp.Response) error {
+		if err := res.Send("small"); err != nil {
+			return err
+		}
+		return res.Send(strings.Repeat("x", 300<<10))
+	})
+	addWorker(t, b, "write", nil, func(_ context.Context, _ *omdp.Request, res *omdp.Response) error {
+		res.WriteString("small")
+		_, err := res.Write(make([]byte, 300<<10))
+		return err
+	})
+	c := addClient(t, b, nil)
+	for service, opts := range map[string][]omdp.CallOption{"send": nil, "write": {omdp.WithWindow(16 << 10)}} {
+		s := c.RequestStream(within(t), service, nil, opts...)
+		if n, err := io.Copy(io.Discard, s); n != 300<<10+5 || err != nil {
+			t.Errorf("%s: read %d bytes, %v, want %d", service, n, err, 300<<10+5)
+		}
+	}
+}

@@ -57,6 +57,10 @@ const (
 // window would allow any number of tiny partials.
 const partialOverhead = 64
 
+// creditShare: a client tells what it consumed once that is this part of the
+// window, so a worker must not wait for the word on less.
+const creditShare = 4
+
 // message is one parsed message. Its slices are borrowed from the frames.
 // A field that the command does not carry is nil.
 type message struct {
@@ -405,7 +409,7 @@ func appendReplyRaw(o *batch.Out, c op, token, rid string, p []byte) {
 // appendReplyJSON encodes a PARTIAL or REPLY as {"status":CODE,"msg":VALUE}.
 // Both are JSON already.
 func appendReplyJSON(o *batch.Out, c op, token, rid, code string, value []byte) {
-	o.Pack = o.Pack && len(value) <= packMax
+	o.Pack = o.Pack && len(code)+len(value) <= packMax
 	o.Begin()
 	head(o, headerWorker, c)
 	o.FrameString(token)
@@ -435,7 +439,11 @@ func appendCapsFrame(o *batch.Out, c *caps) {
 // Broker to client; id is the routing id.
 
 func appendToClient(o *batch.Out, id string, c op, rid []byte, body [][]byte) {
-	o.Pack = o.Pack && (len(body) == 0 || len(body[len(body)-1]) <= packMax)
+	size := 0
+	for _, f := range body {
+		size += len(f)
+	}
+	o.Pack = o.Pack && size <= packMax
 	o.Begin()
 	o.FrameString(id)
 	head(o, headerClient, c)

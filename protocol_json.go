@@ -143,26 +143,32 @@ func parseOptions(b []byte) (options, bool) {
 	if n, rest, ok := parseKeyInt(b, `{"timeout":`); ok && string(rest) == "}" { // what our own client writes
 		return options{timeout: timeoutOf(n)}, true
 	}
-	var o struct {
-		Timeout  *float64 `json:"timeout"`
-		FailFast any      `json:"failFast"` // of another type it is some user's own option
-		Credit   any      `json:"credit"`
-	}
+	var o map[string]json.RawMessage // not a struct, which would fold the case of users' own keys
 	if b[0] != '{' || json.Unmarshal(b, &o) != nil {
+		return options{}, false
+	}
+	var ms float64
+	if v := o["timeout"]; v != nil && json.Unmarshal(v, &ms) != nil { // null stays 0
 		return options{}, false
 	}
 	t := timeoutDefault
 	switch {
-	case o.Timeout == nil:
-	case *o.Timeout < 0 || *o.Timeout > float64(maxTimeoutMS):
+	case ms < 0 || ms > float64(maxTimeoutMS):
 		t = timeoutNone
-	case *o.Timeout > 0 && *o.Timeout < 1:
+	case ms > 0 && ms < 1:
 		t = time.Millisecond
 	default:
-		t = timeoutOf(int64(*o.Timeout))
+		t = timeoutOf(int64(ms))
 	}
-	failFast, _ := o.FailFast.(bool)
-	credit, _ := o.Credit.(float64)
+	// Of another type these are some user's own options.
+	var failFast bool
+	var credit float64
+	if json.Unmarshal(o["failFast"], &failFast) != nil {
+		failFast = false
+	}
+	if json.Unmarshal(o["credit"], &credit) != nil {
+		credit = 0
+	}
 	return options{t, failFast, int64(min(max(credit, 0), maxCredit))}, true
 }
 

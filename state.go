@@ -59,8 +59,8 @@ func (s *settings) fill() error {
 	switch {
 	case s.heartbeat < 10*time.Millisecond || s.heartbeat > 24*time.Hour:
 		return fieldError("Heartbeat", s.heartbeat, "is not from 10ms to 24h")
-	case s.liveness < 1 || s.liveness > 1000:
-		return fieldError("Liveness", s.liveness, "is not from 1 to 1000")
+	case s.liveness < 2 || s.liveness > 1000:
+		return fieldError("Liveness", s.liveness, "is not from 2 to 1000")
 	case s.reconnectMin < time.Millisecond:
 		return fieldError("ReconnectMin", s.reconnectMin, "is under 1ms")
 	case s.reconnectMax < s.reconnectMin:

@@ -33,7 +33,7 @@ type WorkerConfig struct {
 	// each request in progress. Default 2.5 s, 10 ms to 24 h.
 	Heartbeat time.Duration
 	// Liveness is how many of its own intervals the broker may be silent
-	// before it counts as lost. Default 3. A broker that does not tell its
+	// before it counts as lost. Default 3, 2 to 1,000. A broker that does not tell its
 	// interval may be silent for 15 s.
 	Liveness int
 

@@ -356,10 +356,11 @@ type credit struct {
 	consumed int64
 }
 
-// take reserves n bytes. Whatever its size, a message may go when nothing is on the way.
+// take reserves n bytes. Whatever its size, a message may go when so little is
+// on the way that the client may have consumed it without a word.
 func (c *credit) take(n int64) bool {
 	way := c.sent - c.consumed
-	if c.window > 0 && way > 0 && way+n > c.window {
+	if c.window > 0 && way >= max(c.window/creditShare, 1) && way+n > c.window {
 		return false
 	}
 	c.sent += n
