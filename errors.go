@@ -185,7 +185,7 @@ var statuses = map[string]struct {
 	statusNoWorker:   {ErrNoWorker, NotExecuted},
 	statusTooLarge:   {ErrTooLarge, NotExecuted},
 	statusDraining:   {ErrBrokerLost, NotExecuted},
-	statusDuplicate:  {ErrBrokerLost, Executed},
+	statusDuplicate:  {ErrBrokerLost, MayHaveExecuted}, // with executed where the broker knows
 	statusSlowClient: {ErrSlowConsumer, MayHaveExecuted},
 	statusMalformed:  {ErrProtocol, NotExecuted},
 }
