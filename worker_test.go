@@ -38,7 +38,7 @@ func newTestWorker(t *testing.T, h Handler, config *WorkerConfig) *testWorker {
 		t.Fatal(err)
 	}
 	n := newFakeNet()
-	w.session.dial = n.dial
+	w.conns[0].session.dial = n.dial
 	if err := w.OnRequest(h); err != nil {
 		t.Fatal(err)
 	}
@@ -289,7 +289,7 @@ func TestWorkerOutOfOrder(t *testing.T) {
 			t.Fatal(err)
 		}
 		n := newFakeNet()
-		w.session.dial = n.dial
+		w.conns[0].session.dial = n.dial
 		checkIs(t, "WaitReady before Start", w.WaitReady(ctx), ErrNotStarted)
 		checkIs(t, "Shutdown before Start", w.Shutdown(ctx), ErrNotStarted)
 		for what, err := range map[string]error{"Start without a handler": w.Start(), "nil handler": w.OnRequest(nil)} {
@@ -326,7 +326,7 @@ func TestWorkerReady(t *testing.T) {
 			t.Fatal(err)
 		}
 		n := newFakeNet()
-		w.session.dial = n.dial
+		w.conns[0].session.dial = n.dial
 		w.OnRequest(echo)
 		w.Start()
 		l := n.next(t)
