@@ -399,6 +399,8 @@ func TestWorkerRun(t *testing.T) {
 		l.say("W", "2", "a", "rid-a", `1`, "{}", rawExtra)
 		<-started
 		cancel()
+		l.awaitPrefix(t, "W|11")
+		l.say("W", "11")
 		if err := <-ran; err != nil {
 			t.Error(err)
 		}
