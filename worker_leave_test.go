@@ -97,6 +97,23 @@ func TestWorkerSeveralShutdown(t *testing.T) {
 		check(t, "sent to one", sent(a), `W|11 W|3|a1|rid-a1|{"status":500,"msg":"omdp: closed: the worker stops"} W|5`)
 		check(t, "sent to the other", sent(b), `W|11 W|3|b1|rid-b1|{"status":500,"msg":"omdp: closed: the worker stops"} W|5`)
 	})
+	bubble(t, "cut off, and the one that runs goes on", func(t *testing.T) {
+		var h holding
+		a, b := newSeveral(t, h.serve, nil)
+		answersDrain(a, b)
+		a.register()
+		b.register()
+		a.request("a1", `1`, rawExtra)
+		synctest.Wait()
+		b.request("b1", `2`, rawExtra)
+		ctx, cancel := context.WithTimeout(t.Context(), time.Second)
+		defer cancel()
+		checkIs(t, "Shutdown", a.Shutdown(ctx), context.DeadlineExceeded)
+		check(t, "sent to one", sent(a), `W|11 W|5`)
+		check(t, "sent to the other", sent(b), `W|11 W|3|b1|rid-b1|{"status":500,"msg":"omdp: closed: the worker stops"} W|5`)
+		h.release("a1")
+		check(t, "began", h.order(), "a1")
+	})
 	bubble(t, "one is lost meanwhile, and what waits with it", func(t *testing.T) {
 		var h holding
 		a, b := newSeveral(t, h.serve, nil)
