@@ -398,7 +398,11 @@ func (d *dispatcher) finish() {
 			continue
 		}
 		for r := p.requests.front(); r != nil; r = p.requests.front() {
-			d.end(r, statusSlowClient, "", causeGone)
+			executed := ""
+			if r.slot == nil {
+				executed = "false"
+			}
+			d.end(r, statusSlowClient, executed, causeGone)
 		}
 	}
 }
