@@ -11,6 +11,7 @@ import (
 type outbox struct {
 	out, spare         batch.Out
 	origins, oldOrigin []origin
+	unreachable        []*peer // workers to be lost when all that peers sent was read
 }
 
 // origin says what a message of an outbox was, for the case that it could not be sent.
@@ -117,8 +118,17 @@ func (d *dispatcher) take(l int) *batch.Out {
 	return &b.spare
 }
 
-// settle looks at what became of the batch that take gave.
+// settle looks at what became of the batch that take gave, where nothing is
+// left that peers have sent.
 func (d *dispatcher) settle(now instant, l int) {
+	d.settleSent(now, l)
+	d.drained(now, l)
+}
+
+// settleSent is settle while there may be more to receive. A worker that can't
+// be reached may have sent its last finals and DISCONNECT before it closed: it
+// is not lost until they were read, see drained.
+func (d *dispatcher) settleSent(now instant, l int) {
 	b := &d.boxes[l]
 	for i, s := range b.spare.Results {
 		if s != batch.Sent || b.oldOrigin[i].backlog {
@@ -133,6 +143,24 @@ func (d *dispatcher) settle(now instant, l int) {
 		d.now = now
 		d.resume()
 	}
+}
+
+// drained is called when all that peers of listener l had sent was received:
+// workers that can't be reached are lost now, if they did not take their leave.
+func (d *dispatcher) drained(now instant, l int) {
+	b := &d.boxes[l]
+	if len(b.unreachable) == 0 {
+		return
+	}
+	d.now = now
+	for _, w := range b.unreachable {
+		if !w.dead {
+			d.workerLost(w, "unreachable")
+		}
+	}
+	clear(b.unreachable)
+	b.unreachable = b.unreachable[:0]
+	d.finish()
 }
 
 // resume gives workers that had their share of the last batch more.
@@ -198,7 +226,14 @@ func (d *dispatcher) settleSlowly(b *outbox) {
 			if o.slot != nil {
 				undone = append(undone, i)
 			}
-			gone = append(gone, p)
+			switch {
+			case p.role != roleWorker:
+				gone = append(gone, p)
+			case !p.unreachable:
+				p.unreachable = true
+				d.setReady(p)
+				b.unreachable = append(b.unreachable, p)
+			}
 		}
 	}
 	// First take every unsent dispatch off its worker, then forget who is gone,
@@ -209,11 +244,7 @@ func (d *dispatcher) settleSlowly(b *outbox) {
 		}
 	}
 	for _, p := range gone {
-		switch {
-		case p.dead:
-		case p.role == roleWorker:
-			d.workerLost(p, "unreachable")
-		default:
+		if !p.dead {
 			d.clientGone(p, "unreachable")
 		}
 	}
