@@ -1,7 +1,7 @@
 # omdp: `make` prints what there is. Every target that builds runs
 # tools/setup.sh first, which installs nothing when all is there.
 
-.PHONY: help setup echo test lint vuln bench bench-quick bench-build fuzz cover
+.PHONY: help setup echo test lint vuln bench bench-quick bench-build fuzz memory cover
 
 help: ## print this
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -33,6 +33,9 @@ bench-build: setup ## compile all that the benchmark runs
 FUZZTIME ?= 20s
 fuzz: setup ## search with every fuzz target, FUZZTIME=20s each
 	@sh tools/fuzz.sh $(FUZZTIME)
+
+memory: setup ## a broker with 1,000 clients that never read and 100,000 queued requests stays under its bound (docs/limits.md)
+	@OMDP_TEST_MEMORY=full go test -count=1 -timeout 10m -v -run '^TestMemory$$' .
 
 cover: setup ## coverage of the tests, to cover.out
 	go test -coverpkg=./... -coverprofile=cover.out ./...

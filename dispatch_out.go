@@ -74,7 +74,8 @@ func (d *dispatcher) closeUnknown(l int) {
 // mayTell is false for answers that would only add to what a hopelessly slow
 // client does not read; they are counted and dropped.
 func (d *dispatcher) mayTell(p *peer) bool {
-	if p.dead || p.backlog.slow && p.backlog.out.Len() > 2*d.lim.outbox {
+	q := &p.backlog
+	if p.dead || q.slow && (q.out.Len() > 2*d.lim.outbox || int64(len(q.out.B)) > 2*q.most || d.outboxBytes > d.lim.totalOutbox) {
 		d.stats.Dropped++
 		return false
 	}
@@ -336,8 +337,9 @@ func (d *dispatcher) grew(p *peer, n int) {
 		q.most = max(q.most, min(2*p.windows, d.lim.totalOutbox/4)) // but not all that there is
 	}
 	size := int64(len(q.out.B))
-	// What all hold together is held against those with more than their share.
-	crowded := d.outboxBytes > d.lim.totalOutbox && size > d.lim.totalOutbox/int64(d.blocked.n)
+	// What all hold together is held against those with more than their share, and
+	// twice as much against everybody: shares were larger while fewer had one.
+	crowded := d.outboxBytes > d.lim.totalOutbox && size > d.lim.totalOutbox/int64(d.blocked.n) || d.outboxBytes > 2*d.lim.totalOutbox
 	if !q.slow && (q.out.Len() > d.lim.outbox || size > q.most || crowded) {
 		q.slow = true
 		d.overflowed = append(d.overflowed, p)
