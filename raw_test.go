@@ -30,7 +30,13 @@ type rawPeer struct {
 
 func dialRaw(t testing.TB, endpoint string) *rawPeer {
 	t.Helper()
-	p := &rawPeer{in: make(chan []string, 1<<16), done: make(chan struct{})}
+	return dialRawRoom(t, endpoint, 1<<16)
+}
+
+// dialRawRoom is dialRaw with room for so many messages that nobody has read.
+func dialRawRoom(t testing.TB, endpoint string, room int) *rawPeer {
+	t.Helper()
+	p := &rawPeer{in: make(chan []string, room), done: make(chan struct{})}
 	c, err := zsock.Dial(zsock.ConnOptions{Endpoint: endpoint, NoMonitor: true, Deliver: func(in *batch.In) {
 		for f := in.Next(); f != nil; f = in.Next() {
 			p.in <- texts(f)
