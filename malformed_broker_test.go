@@ -27,6 +27,7 @@ const (
 	newClient   sender = "new client"   // has said nothing before
 	newWorker   sender = "new worker"   // has not sent READY
 	otherClient sender = "other client" // has said HELLO
+	sameClient  sender = "same client"  // has said HELLO with the life of the client, from a socket of its own
 	otherWorker sender = "other worker" // serves something else
 	leftWorker  sender = "left worker"  // has registered and said DISCONNECT
 )
@@ -329,6 +330,9 @@ func (s stage) play(t *testing.T, k brokerCase) {
 		switch k.from {
 		case otherClient:
 			p.send("C", "8", strings.Replace(put(goodCaps), "life-", "other-", 1))
+			p.until(t, "C|8|*")
+		case sameClient:
+			p.send("C", "8", put(goodCaps))
 			p.until(t, "C|8|*")
 		case otherWorker, leftWorker:
 			p.send("W", "1", put("other-{NEW}"), put(goodCaps))

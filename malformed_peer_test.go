@@ -3,6 +3,8 @@ package omdp_test
 import (
 	"slices"
 	"strings"
+
+	"github.com/zmq-omdp/omdp"
 )
 
 // What is malformed for who says it or when: commands of the wrong peer, out
@@ -103,6 +105,16 @@ func wrongPeerCases() (all []brokerCase) {
 	add("HEARTBEAT after CANCEL", theClient, after, f("C|10|{LIVE}"), f("C|4|{LIVE}"))
 	add("nine times", theClient, brokerWant{moves: "Malformed 9"}, slices.Repeat([][]string{f("C|2")}, 9)...)
 
+	// A life's requests are known whatever socket they come from. What is no
+	// attempt adopts none of them.
+	if _, ok := countersOf(omdp.BrokerStats{})["Adopted"]; ok {
+		for _, v := range optionsVariants {
+			if strings.HasPrefix(v.name, "attempt ") {
+				add("REQUEST of the same life/options "+v.name, sameClient, brokerWant{moves: "Duplicates 1"}, []string{"C", "2", "{SERVICE}", "{LIVE}", longData, v.value})
+			}
+		}
+	}
+
 	// By strangers, of whom the broker has no entry yet.
 	for _, k := range toBroker {
 		from := newClient
@@ -124,54 +136,55 @@ func wrongPeerCases() (all []brokerCase) {
 	return all
 }
 
+// What can be wrong with an envelope, done to that of a good message.
+var wrongEnvelopes = []struct {
+	name string
+	pack func(whole string) []string
+}{
+	{"with a byte more", func(w string) []string { return []string{w + "\x00"} }},
+	{"with half a length more", func(w string) []string { return []string{w + "\x01\x00"} }},
+	{"with a length past its end", func(w string) []string { return []string{w + "\x01\x00\x00\x00"} }},
+	{"with a length of 2 GiB", func(w string) []string { return []string{w + "\x00\x00\x00\x80x"} }},
+	{"with a length of 4 GiB", func(w string) []string { return []string{w + "\xff\xff\xff\xff"} }},
+	{"without its last byte", func(w string) []string { return []string{w[:len(w)-1]} }},
+	{"with another mark", func(w string) []string { return []string{"\x02" + w[1:]} }},
+	{"without the mark", func(w string) []string { return []string{w[1:]} }},
+	{"twice in it", func(w string) []string { return []string{string(envelope(w))} }},
+	{"twice", func(w string) []string { return []string{w + w} }},
+	{"beside another", func(w string) []string { return []string{w, w} }},
+	{"and a frame beside it", func(w string) []string { return []string{w, "x"} }},
+	{"after the header", func(w string) []string { return []string{"C", w} }},
+}
+
+// oneFrames are single frames that are no message.
+var oneFrames = []struct{ name, frame string }{
+	{"a mark alone", "\x01"}, {"a mark and a length cut", "\x01\x01\x00"}, {"an envelope of an empty frame", string(envelope(""))}, {"an envelope of a header", string(envelope("C"))}, {"an empty frame", ""}, {"a blank", " "}, {"NUL", "\x00"},
+	{"an envelope of 64 KiB of empty frames", string(envelope(slices.Repeat([]string{""}, bulk/4)...))}, {"an envelope of a foreign header", string(envelope("MDPC02", "\x01", "x"))}, {"a line of HTTP", "GET / HTTP/1.1\r\n\r\n"},
+}
+
 // envelopeCases: a message may come in one frame (package batch), which can be
 // wrong as a whole or hold what is wrong.
 func envelopeCases() (all []brokerCase) {
-	wrap := func(frames ...string) string { return string(envelope(frames...)) }
-	inOne := func(frames []string) []string { return []string{wrap(frames...)} }
-	// Each is done to what the envelope of a good message is.
-	wrong := []struct {
-		name string
-		pack func(whole string) []string
-	}{
-		{"with a byte more", func(w string) []string { return []string{w + "\x00"} }},
-		{"with half a length more", func(w string) []string { return []string{w + "\x01\x00"} }},
-		{"with a length past its end", func(w string) []string { return []string{w + "\x01\x00\x00\x00"} }},
-		{"with a length of 2 GiB", func(w string) []string { return []string{w + "\x00\x00\x00\x80x"} }},
-		{"with a length of 4 GiB", func(w string) []string { return []string{w + "\xff\xff\xff\xff"} }},
-		{"without its last byte", func(w string) []string { return []string{w[:len(w)-1]} }},
-		{"with another mark", func(w string) []string { return []string{"\x02" + w[1:]} }},
-		{"without the mark", func(w string) []string { return []string{w[1:]} }},
-		{"twice in it", func(w string) []string { return []string{wrap(w)} }},
-		{"twice", func(w string) []string { return []string{w + w} }},
-		{"beside another", func(w string) []string { return []string{w, w} }},
-		{"and a frame beside it", func(w string) []string { return []string{w, "x"} }},
-		{"after the header", func(w string) []string { return []string{"C", w} }},
-	}
+	wrap := func(frames []string) []string { return []string{string(envelope(frames...))} }
 	for _, k := range toBroker {
-		for _, w := range wrong {
+		for _, w := range wrongEnvelopes {
 			if k.from != newWorker {
-				all = append(all, brokerCase{string(k.from) + " " + k.form.name + ": its envelope " + w.name, k.from, [][]string{k.form.frames()}, refused(k.from), func(frames []string) []string { return w.pack(wrap(frames...)) }})
+				all = append(all, brokerCase{string(k.from) + " " + k.form.name + ": its envelope " + w.name, k.from, [][]string{k.form.frames()}, refused(k.from), func(frames []string) []string { return w.pack(wrap(frames)[0]) }})
 			}
 		}
 		for _, s := range k.form.spoil() { // the same as without it
 			want := refused(k.from, s.frames...)
-			but, ok := k.but[strings.TrimPrefix(s.name, k.form.name+"/")]
-			if ok {
+			if but, ok := k.but[strings.TrimPrefix(s.name, k.form.name+"/")]; ok {
 				want = but
 			}
-			if !common(s.name) && !strings.HasSuffix(s.name, "frames") {
-				continue
+			if common(s.name) || strings.HasSuffix(s.name, "frames") {
+				all = append(all, brokerCase{string(k.from) + " " + s.name + ", in an envelope", k.from, [][]string{s.frames}, want, wrap})
 			}
-			all = append(all, brokerCase{string(k.from) + " " + s.name + ", in an envelope", k.from, [][]string{s.frames}, want, inOne})
 		}
 	}
-	for _, k := range []struct{ name, frame string }{
-		{"a mark alone", "\x01"}, {"a mark and a length cut", "\x01\x01\x00"}, {"an envelope of an empty frame", wrap("")}, {"an envelope of a header", wrap("C")}, {"an empty frame", ""}, {"a blank", " "}, {"NUL", "\x00"},
-		{"an envelope of 64 KiB of empty frames", wrap(slices.Repeat([]string{""}, bulk/4)...)}, {"an envelope of a foreign header", wrap("MDPC02", "\x01", "x")},
-	} {
+	for _, m := range oneFrames {
 		for _, from := range []sender{theClient, theWorker, newClient, otherClient, otherWorker} {
-			all = append(all, brokerCase{string(from) + " sends one frame: " + k.name, from, [][]string{{k.frame}}, refused(from), nil})
+			all = append(all, brokerCase{string(from) + " sends one frame: " + m.name, from, [][]string{{m.frame}}, refused(from), nil})
 		}
 	}
 	return all

@@ -292,7 +292,11 @@ func (w *wire) frame() (flags byte, body []byte, err error) {
 	if err != nil {
 		return 0, nil, err
 	}
-	body = make([]byte, binary.BigEndian.Uint64(size))
+	n := binary.BigEndian.Uint64(size)
+	if n > 1<<30 {
+		return 0, nil, fmt.Errorf("a frame of %d bytes", n)
+	}
+	body = make([]byte, n)
 	_, err = io.ReadFull(w.r, body)
 	return flags, body, err
 }
