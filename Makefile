@@ -1,7 +1,7 @@
 # omdp: `make` prints what there is. Every target that builds runs
 # tools/setup.sh first, which installs nothing when all is there.
 
-.PHONY: help setup echo test lint vuln bench bench-quick bench-build fuzz cover
+.PHONY: help setup echo test lint vuln bench bench-quick bench-build fuzz cover asan valgrind
 
 help: ## print this
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -30,9 +30,15 @@ bench-quick: bench-build ## three cases of it on every stack (under a minute)
 bench-build: setup ## compile all that the benchmark runs
 	cd bench && go build -o out/bench . && out/bench -build
 
-FUZZTIME ?= 20s
-fuzz: setup ## search with every fuzz target, FUZZTIME=20s each
+FUZZTIME ?= 60s
+fuzz: setup ## search with every fuzz target, FUZZTIME=60s each
 	@sh tools/fuzz.sh $(FUZZTIME)
+
+asan: setup ## the tests of what crosses into C, and of all built on it, under AddressSanitizer
+	@sh tools/asan.sh
+
+valgrind: setup ## the C function under valgrind, driven by a program in C
+	@sh tools/valgrind.sh
 
 cover: setup ## coverage of the tests, to cover.out
 	go test -coverpkg=./... -coverprofile=cover.out ./...
