@@ -102,7 +102,6 @@ var (
 	early     = brokerWant{moves: "Unregistered 1", answers: []string{"W|5"}}
 	beat4     = brokerWant{client: []string{"C|4|{LIVE}"}, after: advertised}
 	canceled  = brokerWant{moves: "Canceled 1", worker: []string{"W|10|{TOKEN}|{LIVE}|client"}, ended: true}
-	unheld    = brokerWant{moves: "UnknownRequests 1", answers: []string{`C|3|{NEW}|{"status":"LOST"}`}}
 	nothing   = brokerWant{}
 	stays     = brokerWant{after: advertised}
 	registers = brokerWant{answers: []string{"W|8|*"}, after: advertised}

@@ -84,7 +84,7 @@ func wireCases() (all []wireCase) {
 	}
 	const good = "\xff\x00\x00\x00\x00\x00\x00\x00\x01\x7f"
 	hands := greeting(good, "\x03\x00", "NULL", 0)
-	for _, k := range []wireCase{
+	return append(all, []wireCase{
 		{"a message that never ends, of empty frames", true, zmtp(1, make([]string, 5000)...), true, false},
 		{"a message without its last frame", true, zmtp(1, "C", "2", "echo"), true, false},
 		{"a frame without its last byte", true, strings.TrimSuffix(zmtp(0, "C", "2", "echo", "1", "x"), "x"), true, false},
@@ -114,10 +114,7 @@ func wireCases() (all []wireCase) {
 		{"READY with a property of 4 GiB", false, hands + zmtpCommand("\x05READY\x0bSocket-Type\xff\xff\xff\xffDEALER"), false, true},
 		{"READY with a name cut", false, hands + zmtpCommand("\x05READY\x7fSocket"), false, true},
 		{"ERROR instead of READY", false, hands + zmtpCommand("\x05ERROR\x04fail"), false, true},
-	} {
-		all = append(all, k)
-	}
-	return all
+	}...)
 }
 
 func TestMalformedWire(t *testing.T) {
