@@ -249,12 +249,22 @@ type requestTable struct {
 	n       int
 }
 
+// keyOf stands for who is known by id on listener l, or, with listener -1, for
+// a life.
+func (t *requestTable) keyOf(id string, l int) uint64 {
+	return maphash.String(t.seed, id) ^ uint64(l+2)*0x9E3779B97F4A7C15
+}
+
 // hash puts ids that differ in their last character alone side by side:
 // clients count, so the ids of neighbouring requests share cache lines.
 func (t *requestTable) hash(p *peer, rid []byte) uint64 {
 	last := len(rid) - 1
-	return (maphash.Bytes(t.seed, rid[:last])^uint64(p.num)*0x9E3779B97F4A7C15)<<4 | uint64(rid[last]&15)
+	return (maphash.Bytes(t.seed, rid[:last])^p.key)<<4 | uint64(rid[last]&15)
 }
+
+// mark is the hash with what it leaves out of the last character: what ended
+// is known by nothing else.
+func mark(hash uint64, rid []byte) uint64 { return hash ^ uint64(rid[len(rid)-1]>>4)<<60 }
 
 func (t *requestTable) find(p *peer, rid []byte, hash uint64) *request {
 	if t.n == 0 {
@@ -267,11 +277,24 @@ func (t *requestTable) find(p *peer, rid []byte, hash uint64) *request {
 	return r
 }
 
-func (t *requestTable) add(r *request) {
+// elsewhere finds a live request that the same client made on another of its
+// sockets: both told the same life.
+func (t *requestTable) elsewhere(p *peer, rid []byte, hash uint64) *request {
+	if t.n == p.outstanding || p.life == "" {
+		return nil
+	}
+	r := t.buckets[hash&uint64(len(t.buckets)-1)]
+	for r != nil && (r.hash != hash || r.client == p || r.client.life != p.life || string(r.rid()) != string(rid)) {
+		r = r.chain
+	}
+	return r
+}
+
+func (t *requestTable) add(r *request, hash uint64) {
 	if 2*t.n >= len(t.buckets) { // half full, so that most chains have one member
 		t.grow()
 	}
-	r.hash = t.hash(r.client, r.rid())
+	r.hash = hash
 	b := &t.buckets[r.hash&uint64(len(t.buckets)-1)]
 	r.chain, *b = *b, r
 	t.n++

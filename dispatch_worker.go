@@ -253,7 +253,7 @@ func (d *dispatcher) dispatch(r *request, w *peer, data, options []byte) {
 	var x *extra
 	if w.adv {
 		x = &d.x
-		*x = extra{remaining: -1, attempt: r.attempt, credit: r.window, raw: r.client.adv}
+		*x = extra{remaining: -1, attempt: r.asked, credit: r.window, raw: r.client.adv}
 		if r.deadline.armed() {
 			x.remaining = max(int64((r.deadline.at-d.now)/time.Millisecond), 1)
 		}
@@ -299,6 +299,7 @@ func (d *dispatcher) onReply(w *peer, m *message) {
 		}
 		d.stats.Completed++
 		w.service.completed++
+		r.reported = true
 		d.removeRequest(r)
 	} else if !final {
 		d.stats.Dropped++

@@ -117,7 +117,8 @@ func TestParseReply(t *testing.T) {
 		{`{"status":"NO_WORKER"}`, ErrNoWorker, NotExecuted},
 		{`{"status":"TOO_LARGE"}`, ErrTooLarge, NotExecuted},
 		{`{"status":"DRAINING"}`, ErrBrokerLost, NotExecuted},
-		{`{"status":"DUPLICATE"}`, ErrBrokerLost, Executed},
+		{`{"status":"DUPLICATE"}`, ErrBrokerLost, MayHaveExecuted},
+		{`{"status":"DUPLICATE","executed":true}`, ErrBrokerLost, Executed},
 		{`{"status":"SLOW_CLIENT"}`, ErrSlowConsumer, MayHaveExecuted},
 		{`{"status":"MALFORMED","executed":false}`, ErrProtocol, NotExecuted},
 		// What can't be read is an error of this call alone.
