@@ -2,15 +2,16 @@ package main
 
 import "github.com/zmq-omdp/omdp"
 
-// What the library does not have yet.
-
-const (
-	failover = false
-	retries  = false
-)
-
-func idempotent() omdp.CallOption { return omdp.CallOption{} }
-
-func setClientEndpoints(*omdp.ClientConfig, []string) {}
-
-func setWorkerEndpoints(*omdp.WorkerConfig, []string) {}
+// newWorkers gives the workers of a process: until a worker takes several
+// brokers, one for each.
+func newWorkers(endpoints []string, service string, config *omdp.WorkerConfig) ([]*omdp.Worker, error) {
+	var all []*omdp.Worker
+	for _, e := range endpoints {
+		w, err := omdp.NewWorker(e, service, config)
+		if err != nil {
+			return nil, err
+		}
+		all = append(all, w)
+	}
+	return all, nil
+}

@@ -23,6 +23,7 @@ type slot struct {
 	child *child
 	life  int
 	heard bool // it said ready
+	goes  bool // it was told to leave
 }
 
 // A world is everything that a chaos run has: the processes, and the proxies
@@ -151,7 +152,7 @@ func (s *slot) start() error {
 	case roleWorker, roleClient:
 		o.Log = filepath.Join(s.w.dir, o.name()+".log")
 		for b, p := range s.w.proxies[s.role] {
-			if b == 0 || failover && knowsBoth(s.role, s.who) {
+			if b == 0 || knowsBoth(s.role, s.who) {
 				o.Endpoints = append(o.Endpoints, "tcp://"+p.addr())
 			}
 		}
@@ -163,7 +164,7 @@ func (s *slot) start() error {
 	if err != nil {
 		return err
 	}
-	s.child, s.heard = c, false
+	s.child, s.heard, s.goes = c, false, false
 	s.w.log.add("spawn", o.name(), c.pid)
 	go s.watch(c)
 	return nil
@@ -177,10 +178,13 @@ func (s *slot) watch(c *child) {
 	s.w.mu.Lock()
 	ending := s.w.ending
 	s.w.mu.Unlock()
-	if ending || s.child != c {
+	if ending || s.child != c || s.goes && c.err == nil {
 		return
 	}
 	s.w.complain("%s ended by itself: %v%s", c.name, c.err, c.errors.String())
+	if s.goes {
+		return // leave starts the next
+	}
 	if err := s.start(); err != nil {
 		s.w.complain("start %s again: %v", c.name, err)
 	}
@@ -199,6 +203,37 @@ func (s *slot) kill() {
 		s.w.complain("start %s again: %v", c.name, err)
 	}
 }
+
+// leave has the present life end in its own time, and starts the next.
+func (s *slot) leave() {
+	s.mu.Lock()
+	c := s.child
+	s.goes = true
+	s.mu.Unlock()
+	s.w.log.add("leave", c.name)
+	s.w.did("leave " + string(s.role))
+	c.tell("leave")
+	t := time.NewTimer(leaveLimit)
+	defer t.Stop()
+	select {
+	case <-c.exited:
+	case <-t.C:
+		s.w.complain("%s did not leave within %v", c.name, leaveLimit)
+		c.kill()
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.child != c { // it was killed meanwhile
+		return
+	}
+	if err := s.start(); err != nil {
+		s.w.complain("start %s again: %v", c.name, err)
+	}
+}
+
+// leaveLimit is how long a process takes to leave at the most: its own limit,
+// a stop that befalls it meanwhile, and the longest call of a client.
+const leaveLimit = 30 * time.Second
 
 // pause stops the present life for a time.
 func (s *slot) pause(ctx context.Context, d time.Duration) {
@@ -270,6 +305,9 @@ func (w *world) act(ctx context.Context, a action) {
 		return
 	case actStop:
 		w.slots[a.role][a.target].pause(ctx, a.lasts)
+		return
+	case actLeave:
+		w.slots[a.role][a.target].leave()
 		return
 	}
 	c := w.connection(ctx, a)
@@ -433,7 +471,7 @@ func (w *world) registered(ctx context.Context, until time.Time) (time.Time, err
 // workersOf is how many workers know a broker.
 func workersOf(broker int) (n int) {
 	for who := range workers {
-		if broker == 0 || failover && knowsBoth(roleWorker, who) {
+		if broker == 0 || knowsBoth(roleWorker, who) {
 			n++
 		}
 	}

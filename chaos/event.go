@@ -89,6 +89,15 @@ func (l *eventLog) add(word string, fields ...any) {
 	}
 }
 
+// bye writes the last line of a life that ended in order. A nil log has none.
+func (l *eventLog) bye() error {
+	if l == nil {
+		return nil
+	}
+	l.add(wordBye)
+	return l.f.Close()
+}
+
 func appendEvent(b []byte, now time.Time, word string, fields ...any) []byte {
 	b = strconv.AppendInt(b, now.UnixNano(), 10)
 	b = append(b, ' ')

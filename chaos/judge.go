@@ -177,6 +177,7 @@ func (r *recorder) judgeEnd(id ident, c *call) {
 type tally struct {
 	calls, unfinished int
 	kinds             map[string]int // by how they ended
+	errors            map[string]int // of those without a handler's word, by error and outcome
 	runs, repeats     int            // of handlers; of these, second attempts and later
 	latest            time.Duration  // the most that a call took over its limit
 }
@@ -185,7 +186,7 @@ type tally struct {
 var endings = []string{"ok", "failed by the handler", "executed, result lost", "not sent", "not executed", "may have executed"}
 
 func (r *recorder) tally() tally {
-	t := tally{kinds: map[string]int{}, runs: len(r.runs)}
+	t := tally{kinds: map[string]int{}, errors: map[string]int{}, runs: len(r.runs)}
 	for _, h := range r.runs {
 		if h.attempt > 1 {
 			t.repeats++
@@ -198,6 +199,9 @@ func (r *recorder) tally() tally {
 			continue
 		}
 		t.latest = max(t.latest, c.took-c.limit-c.slack)
+		if c.result != resultOK && c.result != resultFailed {
+			t.errors[c.result+" "+c.outcome]++
+		}
 		switch {
 		case c.result == resultOK:
 			t.kinds[endings[0]]++

@@ -43,7 +43,7 @@ func (r *clientRole) draw(rnd *rand.Rand) plan {
 		limit:    skewed(rnd, 50*time.Millisecond, 10*time.Second),
 		byCtx:    chance(rnd, 4),
 		failFast: chance(rnd, 8),
-		idem:     retries && chance(rnd, 2),
+		idem:     chance(rnd, 2),
 	}
 	p.order = order{
 		Call: r.next(), Fail: chance(rnd, 16), Text: chance(rnd, 2),
@@ -138,7 +138,7 @@ func (p *plan) options() []omdp.CallOption {
 		opts = append(opts, omdp.WithWindow(p.window))
 	}
 	if p.idem {
-		opts = append(opts, idempotent())
+		opts = append(opts, omdp.Idempotent())
 	}
 	return opts
 }

@@ -122,7 +122,7 @@ func TestRecorderFindsNothingWhereAllIsWell(t *testing.T) {
 		got := r.tally()
 		want := tally{calls: 6, runs: 6, repeats: 1, latest: got.latest, kinds: map[string]int{
 			"ok": 3, "failed by the handler": 1, "not executed": 1, "may have executed": 1,
-		}}
+		}, errors: map[string]int{"no_worker not_executed": 1, "worker_lost may_have_executed": 1}}
 		if fmt.Sprint(got) != fmt.Sprint(want) {
 			t.Errorf("got %v, want %v", got, want)
 		}

@@ -89,9 +89,9 @@ func grep(name string, want func(line string) bool) (found []string) {
 // summary prints the last line.
 func (w *world) summary(rec *recorder) {
 	t, n := rec.tally(), w.counts
-	fmt.Printf("chaos: latest end %v after its limit\n", t.latest.Round(time.Millisecond))
-	fmt.Printf("chaos: %v seed %d: %v; killed broker %d, workers %d, clients %d; cut %d, half-open %d, delayed %d, throttled %d, stopped %d; violations %d\n",
+	fmt.Printf("chaos: errors by outcome: %v; the latest end was %v after its limit\n", t.errors, t.latest.Round(time.Millisecond))
+	fmt.Printf("chaos: %v seed %d: %v; killed broker %d, workers %d, clients %d; cut %d, half-open %d, delayed %d, throttled %d, stopped %d, left %d; violations %d\n",
 		w.length, w.seed, t,
 		n["kill broker"], n["kill worker"], n["kill client"], n["cut"], n["half"], n["delay"], n["throttle"],
-		n["stop broker"]+n["stop worker"]+n["stop client"], len(w.wrong)+len(rec.violations))
+		n["stop broker"]+n["stop worker"]+n["stop client"], n["leave broker"]+n["leave worker"]+n["leave client"], len(w.wrong)+len(rec.violations))
 }

@@ -2,6 +2,7 @@ package main
 
 import (
 	"bufio"
+	"context"
 	"encoding/json"
 	"fmt"
 	"os"
@@ -45,10 +46,12 @@ func (o orders) name() string { return lifeName(o.Role, o.Who, o.Life) }
 func lifeName(r role, who, life int) string { return fmt.Sprintf("%s.%d.%d", r, who, life) }
 
 // A player is one role: it answers the words that the harness says until
-// "end", when it is to close what it has.
+// "leave" or "end", when it is to close what it has.
 type player interface {
 	// hear answers a word with a value that is sent back as JSON; nil: nothing is.
 	hear(word string, args []string) any
+	// leave ends in good order within the time of ctx, close at once.
+	leave(ctx context.Context) error
 	close() error
 }
 
@@ -58,7 +61,7 @@ func playRole(text string) error {
 	if err := json.Unmarshal([]byte(text), &o); err != nil {
 		return fmt.Errorf("orders: %w", err)
 	}
-	log := &eventLog{}
+	var log *eventLog
 	if o.Log != "" {
 		var err error
 		if log, err = openLog(o.Log); err != nil {
@@ -75,14 +78,19 @@ func playRole(text string) error {
 	in := bufio.NewScanner(os.Stdin)
 	for in.Scan() {
 		word, args, _ := strings.Cut(in.Text(), " ")
-		if word == "end" {
+		switch word {
+		case "leave":
+			ctx, cancel := context.WithTimeout(context.Background(), leaveWithin)
+			defer cancel()
+			if err := p.leave(ctx); err != nil && ctx.Err() == nil {
+				return err
+			}
+			return log.bye()
+		case "end":
 			if err := p.close(); err != nil {
 				return err
 			}
-			if o.Log != "" {
-				log.add(wordBye)
-			}
-			return nil
+			return log.bye()
 		}
 		go func() { // words may take long, and "end" comes when it comes
 			if v := p.hear(word, strings.Fields(args)); v != nil {
@@ -93,6 +101,9 @@ func playRole(text string) error {
 	os.Exit(3) // the harness is gone
 	return nil
 }
+
+// leaveWithin is how long a process that leaves lets others finish.
+const leaveWithin = 2 * time.Second
 
 func newPlayer(o orders, log *eventLog) (player, error) {
 	switch {
@@ -164,5 +175,7 @@ func (r *brokerRole) hear(word string, _ []string) any {
 	}
 	return nil
 }
+
+func (r *brokerRole) leave(ctx context.Context) error { return r.b.Shutdown(ctx) }
 
 func (r *brokerRole) close() error { return r.b.Close() }

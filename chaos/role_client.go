@@ -27,10 +27,10 @@ type clientRole struct {
 func newClientRole(o orders, log *eventLog) (*clientRole, error) {
 	r := &clientRole{o: o, log: log}
 	config := &omdp.ClientConfig{
+		Endpoints: o.Endpoints[1:], MaxAttempts: maxAttempts,
 		Heartbeat: heartbeat, Liveness: liveness, ReconnectMin: reconnectMin, ReconnectMax: reconnectMax,
 		OnState: func(s omdp.State) { log.add(wordState, s.String()) },
 	}
-	setClientEndpoints(config, o.Endpoints)
 	c, err := omdp.NewClient(o.Endpoints[0], config)
 	if err != nil {
 		return nil, err
@@ -78,6 +78,14 @@ func (r *clientRole) hear(word string, _ []string) any {
 
 // calmCalls is how many calls each caller makes when all is well again.
 const calmCalls = 4
+
+func (r *clientRole) leave(ctx context.Context) error {
+	r.calm.Store(true)
+	err := r.c.Shutdown(ctx)
+	r.wg.Wait()
+	r.pulse()
+	return err
+}
 
 func (r *clientRole) close() error {
 	r.calm.Store(true)

@@ -2,7 +2,9 @@ package main
 
 import (
 	"context"
+	"errors"
 	"fmt"
+	"sync"
 	"sync/atomic"
 	"time"
 
@@ -14,7 +16,7 @@ import (
 type workerRole struct {
 	o   orders
 	log *eventLog
-	w   *omdp.Worker
+	ws  []*omdp.Worker
 	n   atomic.Uint32
 }
 
@@ -25,26 +27,37 @@ func newWorkerRole(o orders, log *eventLog) (*workerRole, error) {
 		ReconnectMin: reconnectMin, ReconnectMax: reconnectMax, DrainTimeout: 5 * time.Second,
 		OnState: func(s omdp.State) { log.add(wordState, s.String()) },
 	}
-	setWorkerEndpoints(config, o.Endpoints)
-	w, err := omdp.NewWorker(o.Endpoints[0], o.Service, config)
-	if err != nil {
+	var err error
+	if r.ws, err = newWorkers(o.Endpoints, o.Service, config); err != nil {
 		return nil, err
 	}
-	r.w = w
-	if err := w.OnRequest(r.handle); err != nil {
-		return nil, err
+	for _, w := range r.ws {
+		if err := errors.Join(w.OnRequest(r.handle), w.Start()); err != nil {
+			return nil, err
+		}
 	}
-	return r, w.Start()
+	return r, nil
 }
 
-func (r *workerRole) hear(word string, _ []string) any {
-	if word == "stats" {
-		return r.w.Stats()
+func (r *workerRole) hear(string, []string) any { return nil }
+
+func (r *workerRole) leave(ctx context.Context) error {
+	errs := make([]error, len(r.ws))
+	var wg sync.WaitGroup
+	for i, w := range r.ws {
+		wg.Go(func() { errs[i] = w.Shutdown(ctx) })
 	}
-	return nil
+	wg.Wait()
+	return errors.Join(errs...)
 }
 
-func (r *workerRole) close() error { return r.w.Close() }
+func (r *workerRole) close() error {
+	var errs []error
+	for _, w := range r.ws {
+		errs = append(errs, w.Close())
+	}
+	return errors.Join(errs...)
+}
 
 func (r *workerRole) handle(ctx context.Context, req *omdp.Request, res *omdp.Response) error {
 	run := ident{uint16(r.o.Who), uint16(r.o.Life), r.n.Add(1)}

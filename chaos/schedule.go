@@ -44,6 +44,7 @@ type actionKind string
 const (
 	actKill     actionKind = "kill"     // SIGKILL; started again at once
 	actStop     actionKind = "stop"     // SIGSTOP, then SIGCONT
+	actLeave    actionKind = "leave"    // Shutdown; started again when it has ended
 	actCut      actionKind = "cut"      // a connection, by FIN or RST
 	actHalf     actionKind = "half"     // a connection stays open and passes nothing on
 	actDelay    actionKind = "delay"    // a connection's bytes come late
@@ -58,6 +59,7 @@ var perMinute = []struct {
 }{
 	{actKill, roleBroker, 20}, {actKill, roleWorker, 50}, {actKill, roleClient, 50},
 	{actStop, roleBroker, 8}, {actStop, roleWorker, 12}, {actStop, roleClient, 12},
+	{actLeave, roleBroker, 6}, {actLeave, roleWorker, 12}, {actLeave, roleClient, 12},
 	{actCut, roleWorker, 50}, {actCut, roleClient, 50},
 	{actHalf, roleWorker, 15}, {actHalf, roleClient, 15},
 	{actDelay, roleWorker, 20}, {actDelay, roleClient, 20},
@@ -114,7 +116,7 @@ func draw(rnd *rand.Rand, kind actionKind, r role, d time.Duration) action {
 	case actThrottle:
 		a.lasts, a.amount = rand64(rnd, time.Second, 5*time.Second), 1<<(10+rnd.IntN(9))
 	}
-	if kind != actKill && kind != actStop {
+	if kind != actKill && kind != actStop && kind != actLeave {
 		a.target, a.broker = rnd.IntN(1<<20), rnd.IntN(brokers)
 		if rnd.IntN(2) == 0 {
 			a.broker = 0

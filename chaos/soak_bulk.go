@@ -91,6 +91,8 @@ func (r *bulkRole) hear(word string, args []string) any {
 	return nil
 }
 
+func (r *bulkRole) leave(context.Context) error { return r.close() }
+
 func (r *bulkRole) close() error {
 	if r.load != nil {
 		r.load.stop()

@@ -231,6 +231,8 @@ func (p *loadPlayer) hear(word string, args []string) any {
 	return nil
 }
 
+func (p *loadPlayer) leave(context.Context) error { return p.close() }
+
 func (p *loadPlayer) close() error {
 	p.stop()
 	return p.c.Close()

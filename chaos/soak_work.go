@@ -94,6 +94,8 @@ func (r *soakWorker) hear(word string, _ []string) any {
 	return nil
 }
 
+func (r *soakWorker) leave(context.Context) error { return r.close() }
+
 func (r *soakWorker) close() error { return r.w.Close() }
 
 func (r *soakWorker) work(ctx context.Context, req *omdp.Request, res *omdp.Response) error {
