@@ -123,7 +123,7 @@ func TestRetryBudget(t *testing.T) {
 		go l.live(over)
 		for i, want := range []uint64{2, 2, 3} {
 			if i == 2 {
-				time.Sleep(50 * time.Second) // each second gives back a hundredth
+				pass(50 * time.Second) // each second gives back a hundredth
 			}
 			l.sent() // the attempts of the call before
 			done := goCall(t.Context(), c, "echo", "x", Idempotent())
@@ -131,7 +131,7 @@ func TestRetryBudget(t *testing.T) {
 			ended := false
 			for !ended {
 				l.say("C", "3", rid, `{"status":"W_ERROR"}`)
-				time.Sleep(time.Minute / 60)
+				pass(time.Minute / 60)
 				synctest.Wait()
 				select {
 				case r := <-done:

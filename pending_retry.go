@@ -25,7 +25,13 @@ func (t *pendingTable) retry(now instant, p *pending, status string, o Outcome) 
 		}
 		return t.again(now, p, o)
 	case statusWorkerLost, statusLost:
-		return t.again(now, p, MayHaveExecuted)
+		if !t.again(now, p, MayHaveExecuted) {
+			return false
+		}
+		if o == NotExecuted { // the worker said so in a final: for its broker the id has ended
+			t.rename(p)
+		}
+		return true
 	case statusDuplicate:
 		// What the former attempt said is gone, and the id is used up.
 		if !t.again(now, p, o) {
