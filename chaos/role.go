@@ -21,7 +21,7 @@ const (
 	reconnectMax = 500 * time.Millisecond
 	maxAttempts  = 3
 	concurrency  = 64
-	callers      = 32
+	callers      = 16
 )
 
 // orders are what a child process is to be.

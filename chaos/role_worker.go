@@ -2,9 +2,7 @@ package main
 
 import (
 	"context"
-	"errors"
 	"fmt"
-	"sync"
 	"sync/atomic"
 	"time"
 
@@ -16,48 +14,34 @@ import (
 type workerRole struct {
 	o   orders
 	log *eventLog
-	ws  []*omdp.Worker
+	w   *omdp.Worker
 	n   atomic.Uint32
 }
 
 func newWorkerRole(o orders, log *eventLog) (*workerRole, error) {
 	r := &workerRole{o: o, log: log}
 	config := &omdp.WorkerConfig{
+		Endpoints:   o.Endpoints[1:],
 		Concurrency: concurrency, Heartbeat: heartbeat, Liveness: liveness,
 		ReconnectMin: reconnectMin, ReconnectMax: reconnectMax, DrainTimeout: 5 * time.Second,
 		OnState: func(s omdp.State) { log.add(wordState, s.String()) },
 	}
-	var err error
-	if r.ws, err = newWorkers(o.Endpoints, o.Service, config); err != nil {
+	w, err := omdp.NewWorker(o.Endpoints[0], o.Service, config)
+	if err != nil {
 		return nil, err
 	}
-	for _, w := range r.ws {
-		if err := errors.Join(w.OnRequest(r.handle), w.Start()); err != nil {
-			return nil, err
-		}
+	r.w = w
+	if err := w.OnRequest(r.handle); err != nil {
+		return nil, err
 	}
-	return r, nil
+	return r, w.Start()
 }
 
 func (r *workerRole) hear(string, []string) any { return nil }
 
-func (r *workerRole) leave(ctx context.Context) error {
-	errs := make([]error, len(r.ws))
-	var wg sync.WaitGroup
-	for i, w := range r.ws {
-		wg.Go(func() { errs[i] = w.Shutdown(ctx) })
-	}
-	wg.Wait()
-	return errors.Join(errs...)
-}
+func (r *workerRole) leave(ctx context.Context) error { return r.w.Shutdown(ctx) }
 
-func (r *workerRole) close() error {
-	var errs []error
-	for _, w := range r.ws {
-		errs = append(errs, w.Close())
-	}
-	return errors.Join(errs...)
-}
+func (r *workerRole) close() error { return r.w.Close() }
 
 func (r *workerRole) handle(ctx context.Context, req *omdp.Request, res *omdp.Response) error {
 	run := ident{uint16(r.o.Who), uint16(r.o.Life), r.n.Add(1)}
