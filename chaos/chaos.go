@@ -4,284 +4,12 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"net"
 	"os"
-	"path/filepath"
 	"sync"
 	"time"
 
 	"github.com/zmq-omdp/omdp"
 )
-
-// A slot is one process of the run, started again whenever it was killed.
-type slot struct {
-	w    *world
-	role role
-	who  int
-
-	mu    sync.Mutex
-	child *child
-	life  int
-	heard bool // it said ready
-	goes  bool // it was told to leave
-}
-
-// A world is everything that a chaos run has: the processes, and the proxies
-// between them, one for each broker and role.
-type world struct {
-	seed    uint64
-	length  time.Duration
-	dir     string // of the logs
-	log     *eventLog
-	spawner *spawner
-	listen  []string // addresses of the brokers
-	proxies map[role][]*proxy
-	slots   map[role][]*slot
-
-	mu     sync.Mutex
-	counts map[string]int // what was done, by kind and role
-	wrong  []string       // what the harness itself saw
-	ending bool           // processes may end
-}
-
-func newWorld(seed uint64, length time.Duration, dir string) (*world, error) {
-	w := &world{seed: seed, length: length, dir: dir, spawner: newSpawner(), proxies: map[role][]*proxy{}, slots: map[role][]*slot{}, counts: map[string]int{}}
-	var err error
-	if w.log, err = openLog(filepath.Join(dir, "harness.log")); err != nil {
-		return nil, err
-	}
-	for range brokers {
-		port, err := freePort()
-		if err != nil {
-			return nil, err
-		}
-		addr := fmt.Sprintf("127.0.0.1:%d", port)
-		w.listen = append(w.listen, addr)
-		for _, r := range []role{roleWorker, roleClient} {
-			p, err := newProxy(addr)
-			if err != nil {
-				return nil, err
-			}
-			w.proxies[r] = append(w.proxies[r], p)
-		}
-	}
-	return w, nil
-}
-
-// freePort finds a port that nobody has and that the system gives to nobody,
-// so that it is free whenever the broker is away.
-func freePort() (int, error) {
-	top := ephemeral()
-	for range 1000 {
-		port := top - 1 - int(time.Now().UnixNano()/1000%8000)
-		if l, err := net.Listen("tcp", fmt.Sprintf("127.0.0.1:%d", port)); err == nil {
-			return port, l.Close()
-		}
-	}
-	return 0, errors.New("no free port found")
-}
-
-// start starts all processes and waits until each says that it is there.
-func (w *world) start(ctx context.Context) error {
-	for _, r := range []role{roleBroker, roleWorker, roleClient} {
-		for who := range count(r) {
-			s := &slot{w: w, role: r, who: who}
-			w.slots[r] = append(w.slots[r], s)
-			if err := s.start(); err != nil {
-				return err
-			}
-		}
-	}
-	return w.ready(ctx)
-}
-
-// ready waits until every process has said that it is there.
-func (w *world) ready(ctx context.Context) error {
-	for _, r := range []role{roleBroker, roleWorker, roleClient} {
-		for _, s := range w.slots[r] {
-			if err := s.ready(ctx); err != nil {
-				return err
-			}
-		}
-	}
-	return nil
-}
-
-// close ends everything that is left, at once.
-func (w *world) close() {
-	w.mu.Lock()
-	w.ending = true
-	w.mu.Unlock()
-	for _, all := range w.slots {
-		for _, s := range all {
-			s.mu.Lock()
-			if s.child != nil {
-				s.child.kill()
-			}
-			s.mu.Unlock()
-		}
-	}
-	for _, all := range w.proxies {
-		for _, p := range all {
-			p.close()
-		}
-	}
-	w.spawner.close()
-	w.log.f.Close()
-}
-
-func (w *world) complain(format string, args ...any) {
-	w.mu.Lock()
-	defer w.mu.Unlock()
-	w.wrong = append(w.wrong, fmt.Sprintf(format, args...))
-}
-
-func (w *world) did(what string) {
-	w.mu.Lock()
-	defer w.mu.Unlock()
-	w.counts[what]++
-}
-
-// start starts the slot's next life. mu is held, except before all is shared.
-func (s *slot) start() error {
-	s.life++
-	o := orders{Role: s.role, Who: s.who, Life: s.life, Seed: s.w.seed, Callers: callers}
-	switch s.role {
-	case roleBroker:
-		o.Listen = "tcp://" + s.w.listen[s.who]
-	case roleWorker, roleClient:
-		o.Log = filepath.Join(s.w.dir, o.name()+".log")
-		for b, p := range s.w.proxies[s.role] {
-			if b == 0 || knowsBoth(s.role, s.who) {
-				o.Endpoints = append(o.Endpoints, "tcp://"+p.addr())
-			}
-		}
-		if s.role == roleWorker {
-			o.Service = serviceOf(s.who)
-		}
-	}
-	c, err := s.w.spawner.start(o.name(), o)
-	if err != nil {
-		return err
-	}
-	s.child, s.heard, s.goes = c, false, false
-	s.w.log.add("spawn", o.name(), c.pid)
-	go s.watch(c)
-	return nil
-}
-
-// watch notices when a process ends that nobody killed.
-func (s *slot) watch(c *child) {
-	<-c.exited
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	s.w.mu.Lock()
-	ending := s.w.ending
-	s.w.mu.Unlock()
-	if ending || s.child != c || s.goes && c.err == nil {
-		return
-	}
-	s.w.complain("%s ended by itself: %v%s", c.name, c.err, c.errors.String())
-	if s.goes {
-		return // leave starts the next
-	}
-	if err := s.start(); err != nil {
-		s.w.complain("start %s again: %v", c.name, err)
-	}
-}
-
-// kill kills the present life and starts the next.
-func (s *slot) kill() {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	c := s.child
-	s.child = nil // so that watch knows
-	s.w.log.add("kill", c.name)
-	c.kill()
-	s.w.did("kill " + string(s.role))
-	if err := s.start(); err != nil {
-		s.w.complain("start %s again: %v", c.name, err)
-	}
-}
-
-// leave has the present life end in its own time, and starts the next.
-func (s *slot) leave() {
-	s.mu.Lock()
-	c := s.child
-	s.goes = true
-	s.mu.Unlock()
-	s.w.log.add("leave", c.name)
-	s.w.did("leave " + string(s.role))
-	c.tell("leave")
-	t := time.NewTimer(leaveLimit)
-	defer t.Stop()
-	select {
-	case <-c.exited:
-	case <-t.C:
-		s.w.complain("%s did not leave within %v", c.name, leaveLimit)
-		c.kill()
-	}
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	if s.child != c { // it was killed meanwhile
-		return
-	}
-	if err := s.start(); err != nil {
-		s.w.complain("start %s again: %v", c.name, err)
-	}
-}
-
-// leaveLimit is how long a process takes to leave at the most: its own limit,
-// a stop that befalls it meanwhile, and the longest call of a client.
-const leaveLimit = 30 * time.Second
-
-// pause stops the present life for a time.
-func (s *slot) pause(ctx context.Context, d time.Duration) {
-	s.mu.Lock()
-	c := s.child
-	s.mu.Unlock()
-	if c == nil {
-		return
-	}
-	s.w.log.add("stop", c.name, d)
-	if err := c.stop(); err != nil {
-		s.w.complain("%v", err)
-	}
-	s.w.did("stop " + string(s.role))
-	sleep(ctx, d)
-	c.cont()
-	s.w.log.add("cont", c.name)
-}
-
-// ready waits until the present life has said that it is there.
-func (s *slot) ready(ctx context.Context) error {
-	s.mu.Lock()
-	c, heard := s.child, s.heard
-	s.mu.Unlock()
-	if heard {
-		return nil
-	}
-	if c == nil {
-		return fmt.Errorf("%s %d is not there", s.role, s.who)
-	}
-	_, err := c.expect(ctx, "ready", 30*time.Second)
-	if err == nil {
-		s.mu.Lock()
-		s.heard = true
-		s.mu.Unlock()
-	}
-	return err
-}
-
-// sleep passes time until ctx ends.
-func sleep(ctx context.Context, d time.Duration) {
-	t := time.NewTimer(d)
-	defer t.Stop()
-	select {
-	case <-t.C:
-	case <-ctx.Done():
-	}
-}
 
 // rage carries the schedule out, and returns when its last effect is over.
 func (w *world) rage(ctx context.Context, all []action) {
@@ -433,7 +161,7 @@ func (w *world) calm(ctx context.Context) error {
 	for _, s := range w.slots[roleClient] {
 		wg.Go(func() {
 			var n int
-			if err := s.child.ask(ctx, "calm", &n); err != nil {
+			if err := s.ask(ctx, "calm", &n); err != nil {
 				w.complain("L1: %v", err)
 			}
 		})
@@ -448,7 +176,7 @@ func (w *world) registered(ctx context.Context, until time.Time) (time.Time, err
 		missing := ""
 		for b, s := range w.slots[roleBroker] {
 			var got omdp.BrokerStats
-			if err := s.child.ask(ctx, "stats", &got); err != nil {
+			if err := s.ask(ctx, "stats", &got); err != nil {
 				return time.Time{}, err
 			}
 			if want := workersOf(b); got.Workers != want {
@@ -487,7 +215,11 @@ func (w *world) finish() {
 		var wg sync.WaitGroup
 		for _, s := range w.slots[r] {
 			wg.Go(func() {
-				if err := s.child.finish(30 * time.Second); err != nil {
+				c, err := s.present()
+				if err == nil {
+					err = c.finish(30 * time.Second)
+				}
+				if err != nil {
 					w.complain("%v", err)
 				}
 			})

@@ -29,11 +29,11 @@ const loadClients = 2
 // startFamily starts broker, workers and load clients, and waits until they
 // are there.
 func startFamily(ctx context.Context, s *spawner, limits omdp.Limits) (*family, error) {
-	port, err := freePort()
+	ports, err := freePorts(1)
 	if err != nil {
 		return nil, err
 	}
-	f := &family{spawner: s, endpoint: fmt.Sprintf("tcp://127.0.0.1:%d", port)}
+	f := &family{spawner: s, endpoint: fmt.Sprintf("tcp://127.0.0.1:%d", ports[0])}
 	f.broker, err = f.start(ctx, orders{Role: roleBroker, Listen: f.endpoint, Limits: limits, Heartbeat: soakHeartbeat})
 	for i := 0; err == nil && i < workWorkers; i++ {
 		var c *child
@@ -152,7 +152,7 @@ func (v *verdict) note(ok bool, format string, args ...any) {
 }
 
 // soak runs its three phases: the steady load, for so long, then one stuck
-// client, then overload; about two minutes more in all.
+// client, then overload; about three minutes more in all.
 func soak(ctx context.Context, length time.Duration) error {
 	s := newSpawner()
 	defer s.close()

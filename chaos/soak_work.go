@@ -25,7 +25,7 @@ const (
 )
 
 const (
-	workTakes   = 8 * time.Millisecond
+	workTakes   = 16 * time.Millisecond
 	workPlaces  = 4 // of each worker
 	workWorkers = 4
 	bulkPlaces  = 128
