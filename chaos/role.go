@@ -35,10 +35,10 @@ type orders struct {
 	Seed      uint64
 	Callers   int
 
-	Concurrency int         // of a worker
-	Limits      omdp.Limits // of a broker
-	Soak        string      // what a client of the soak is: see soak_client.go
-	Heartbeat   time.Duration
+	Limits    omdp.Limits // of a broker
+	Remember  time.Duration
+	Soak      string // what a client of the soak is: see soak_client.go
+	Heartbeat time.Duration
 }
 
 func (o orders) name() string { return lifeName(o.Role, o.Who, o.Life) }
@@ -145,7 +145,7 @@ type brokerRole struct{ b *omdp.Broker }
 // still be taken.
 func newBrokerRole(o orders) (*brokerRole, error) {
 	for until := time.Now().Add(10 * time.Second); ; {
-		b, err := omdp.NewBroker(o.Listen, &omdp.BrokerConfig{Heartbeat: orHeartbeat(o.Heartbeat), Liveness: liveness, Limits: o.Limits})
+		b, err := omdp.NewBroker(o.Listen, &omdp.BrokerConfig{Heartbeat: orHeartbeat(o.Heartbeat), Liveness: liveness, Limits: o.Limits, DuplicateWindow: o.Remember})
 		if err != nil {
 			return nil, err
 		}

@@ -23,6 +23,10 @@ type family struct {
 	all      []*child // in the order of their start
 }
 
+// remember is for how long the broker remembers finished requests: so that
+// before the first look at its memory it holds as many as it ever will.
+const remember = 10 * time.Second
+
 // loadClients is how many processes share the load.
 const loadClients = 2
 
@@ -34,7 +38,7 @@ func startFamily(ctx context.Context, s *spawner, limits omdp.Limits) (*family, 
 		return nil, err
 	}
 	f := &family{spawner: s, endpoint: fmt.Sprintf("tcp://127.0.0.1:%d", ports[0])}
-	f.broker, err = f.start(ctx, orders{Role: roleBroker, Listen: f.endpoint, Limits: limits, Heartbeat: soakHeartbeat})
+	f.broker, err = f.start(ctx, orders{Role: roleBroker, Listen: f.endpoint, Limits: limits, Heartbeat: soakHeartbeat, Remember: remember})
 	for i := 0; err == nil && i < workWorkers; i++ {
 		var c *child
 		c, err = f.start(ctx, orders{Role: roleWorker, Who: i, Soak: soakWork})

@@ -44,19 +44,20 @@ func TestHist(t *testing.T) {
 // What grows by more than a tenth and more than a few is found, of each kind
 // and in either direction; so is a process that was not there before.
 func TestCompareFindsGrowth(t *testing.T) {
-	base := usage{"broker", 100 << 20, 100, 100}
+	base := usage{"broker", 100 << 20, 50 << 20, 100, 100}
 	for _, v := range []struct {
 		name  string
 		after usage
 		good  bool
 	}{
 		{"the same", base, true},
-		{"a tenth more", usage{"broker", 110 << 20, 110, 110}, true},
-		{"memory", usage{"broker", 111 << 20, 100, 100}, false},
-		{"less memory", usage{"broker", 89 << 20, 100, 100}, false},
-		{"goroutines", usage{"broker", 100 << 20, 111, 100}, false},
-		{"descriptors", usage{"broker", 100 << 20, 100, 111}, false},
-		{"another process", usage{"worker", 100 << 20, 100, 100}, false},
+		{"a tenth more", usage{"broker", 110 << 20, 55 << 20, 110, 110}, true},
+		{"memory", usage{"broker", 111 << 20, 50 << 20, 100, 100}, false},
+		{"less memory", usage{"broker", 89 << 20, 50 << 20, 100, 100}, false},
+		{"heap", usage{"broker", 100 << 20, 56 << 20, 100, 100}, false},
+		{"goroutines", usage{"broker", 100 << 20, 50 << 20, 111, 100}, false},
+		{"descriptors", usage{"broker", 100 << 20, 50 << 20, 100, 111}, false},
+		{"another process", usage{"worker", 100 << 20, 50 << 20, 100, 100}, false},
 	} {
 		verdict := &verdict{quiet: true}
 		compare(verdict, []usage{base}, []usage{v.after})

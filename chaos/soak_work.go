@@ -46,11 +46,16 @@ func newSoakRole(o orders) (player, error) {
 }
 
 // selfUse is what a process knows of itself, after it gave back what it could.
-type selfUse struct{ Goroutines int }
+type selfUse struct {
+	Goroutines int
+	Heap       int64 // bytes in use
+}
 
 func measureSelf() any {
-	debug.FreeOSMemory()
-	return selfUse{runtime.NumGoroutine()}
+	debug.FreeOSMemory() // collects first
+	var m runtime.MemStats
+	runtime.ReadMemStats(&m)
+	return selfUse{runtime.NumGoroutine(), int64(m.HeapInuse)}
 }
 
 // soakWorker serves "work" or "bulk".
