@@ -81,11 +81,27 @@ func (r *recorder) judgeCall(id ident, c *call) {
 	}
 }
 
-// away is how long a process did not run between two times.
+// away is how long a process did not run between two times, or one of its
+// threads did not: what several hiccups say of the same time counts once.
 func (l *life) away(from, to int64) (sum time.Duration) {
-	for _, h := range l.hiccups {
-		if over := min(h.until, to) - max(h.until-int64(h.took), from); over > 0 {
-			sum += time.Duration(over)
+	// A hiccup is written down at its end: those that end before from are over,
+	// and only the ones that are shorter than a minute are looked for after to.
+	first, _ := slices.BinarySearchFunc(l.hiccups, from, func(h hiccup, at int64) int { return cmp.Compare(h.until, at) })
+	var spans [][2]int64
+	for _, h := range l.hiccups[first:] {
+		if h.until > to+int64(time.Minute) {
+			break
+		}
+		if a, b := max(h.until-int64(h.took), from), min(h.until, to); a < b {
+			spans = append(spans, [2]int64{a, b})
+		}
+	}
+	slices.SortFunc(spans, func(a, b [2]int64) int { return cmp.Compare(a[0], b[0]) })
+	done := from
+	for _, s := range spans {
+		if s[1] > done {
+			sum += time.Duration(s[1] - max(s[0], done))
+			done = s[1]
 		}
 	}
 	return sum

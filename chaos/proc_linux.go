@@ -7,6 +7,7 @@ import (
 	"strconv"
 	"strings"
 	"syscall"
+	"time"
 )
 
 // childAttributes: a group of its own, so that a Ctrl-C at the terminal comes
@@ -59,4 +60,35 @@ func ephemeral() int {
 		return 32768
 	}
 	return n
+}
+
+// A threadWatch knows how long each thread of this process has waited for a
+// processor so far. It is not safe for concurrent use.
+type threadWatch struct{ waited map[string]int64 }
+
+// look gives the most that any one thread has waited since the last look.
+func (w *threadWatch) look() time.Duration {
+	now := map[string]int64{}
+	var most int64
+	all, err := os.ReadDir("/proc/self/task")
+	if err != nil {
+		return 0
+	}
+	for _, t := range all {
+		b, err := os.ReadFile("/proc/self/task/" + t.Name() + "/schedstat") // run, waited, slices
+		fields := strings.Fields(string(b))
+		if err != nil || len(fields) < 2 { // it has just ended, or the kernel does not tell
+			continue
+		}
+		n, err := strconv.ParseInt(fields[1], 10, 64)
+		if err != nil {
+			continue
+		}
+		now[t.Name()] = n
+		if w.waited != nil {
+			most = max(most, n-w.waited[t.Name()])
+		}
+	}
+	w.waited = now
+	return time.Duration(most)
 }

@@ -5,6 +5,7 @@ package main
 import (
 	"errors"
 	"syscall"
+	"time"
 )
 
 // Chaos and soak stop processes and look into them as only Linux lets them.
@@ -18,3 +19,7 @@ func (c *child) cont()       {}
 func resident(int) (int64, error)  { return 0, errLinux }
 func descriptors(int) (int, error) { return 0, errLinux }
 func ephemeral() int               { return 32768 }
+
+type threadWatch struct{}
+
+func (*threadWatch) look() time.Duration { return 0 }

@@ -4,7 +4,10 @@ import (
 	"context"
 	"fmt"
 	"os"
+	"runtime"
 	"strings"
+	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -68,5 +71,34 @@ func TestChild(t *testing.T) {
 		}
 	case <-time.After(limit):
 		t.Error("its input ended, and it did not")
+	}
+}
+
+// While more threads want to run than there are processors, some wait, and
+// that is seen.
+func TestThreadWatch(t *testing.T) {
+	if _, err := os.Stat("/proc/self/schedstat"); err != nil {
+		t.Skip("this system does not tell how long threads wait")
+	}
+	var stop atomic.Bool
+	var wg sync.WaitGroup
+	defer wg.Wait()
+	defer stop.Store(true)
+	defer runtime.GOMAXPROCS(runtime.GOMAXPROCS(4 * runtime.NumCPU()))
+	for range 4 * runtime.NumCPU() {
+		wg.Go(func() {
+			for !stop.Load() {
+			}
+		})
+	}
+	var w threadWatch
+	if got := w.look(); got != 0 {
+		t.Errorf("the first look: got %v, want 0", got)
+	}
+	for until := time.Now().Add(limit); w.look() == 0; {
+		if time.Now().After(until) {
+			t.Fatalf("in %v no thread waited", limit)
+		}
+		runtime.Gosched()
 	}
 }

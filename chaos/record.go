@@ -47,8 +47,8 @@ type life struct {
 	name    string
 	file    string
 	bye     bool
-	torn    bool // its last line is not complete
-	hiccups []hiccup
+	torn    bool     // its last line is not complete
+	hiccups []hiccup // in the order of their ends
 }
 
 type hiccup struct {

@@ -292,11 +292,11 @@ func TestRecorderMakesAllowances(t *testing.T) {
 		t.Errorf("a pause of 0.9 ms: got %v, want one violation of C2", got)
 	}
 	r := newRecorder()
-	l := &life{hiccups: []hiccup{{until: 1000, took: 300}, {until: 2000, took: 100}}}
+	l := &life{hiccups: []hiccup{{until: 900, took: 100}, {until: 1000, took: 300}, {until: 1950, took: 20}, {until: 2000, took: 100}}}
 	for _, v := range []struct {
 		from, to int64
 		want     time.Duration
-	}{{0, 5000, 400}, {800, 5000, 300}, {0, 1950, 350}, {1100, 1800, 0}} {
+	}{{0, 5000, 400}, {800, 5000, 300}, {0, 1950, 350}, {1100, 1800, 0}, {1960, 1970, 10}} {
 		if got := l.away(v.from, v.to); got != v.want {
 			t.Errorf("away from %d to %d: got %d, want %d", v.from, v.to, got, v.want)
 		}

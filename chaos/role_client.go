@@ -98,7 +98,9 @@ func (r *clientRole) close() error {
 // Hiccups: what this process could not have done in time.
 const (
 	pulseEvery = 10 * time.Millisecond
-	hiccupFrom = 40 * time.Millisecond
+	hiccupFrom = 40 * time.Millisecond // for so long none of it ran
+	waitFrom   = 5 * time.Millisecond  // for so long a thread waited for a processor …
+	waitEvery  = 4                     // … within so many beats
 )
 
 // feelPulse writes down when this process did not run, because it was stopped
@@ -106,8 +108,9 @@ const (
 func (r *clientRole) feelPulse(ctx context.Context) {
 	t := time.NewTicker(pulseEvery)
 	defer t.Stop()
+	var threads threadWatch
 	last := time.Now()
-	for {
+	for n := 0; ; n++ {
 		select {
 		case <-t.C:
 		case <-ctx.Done():
@@ -118,6 +121,11 @@ func (r *clientRole) feelPulse(ctx context.Context) {
 			r.log.add(wordHiccup, gap)
 		}
 		last = now
+		if n%waitEvery == 0 {
+			if waited := threads.look(); waited > waitFrom {
+				r.log.add(wordHiccup, waited)
+			}
+		}
 	}
 }
 
