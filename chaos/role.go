@@ -85,12 +85,14 @@ func playRole(text string) error {
 			if err := p.leave(ctx); err != nil && ctx.Err() == nil {
 				return err
 			}
-			return log.bye()
+			log.bye()
+			return nil
 		case "end":
 			if err := p.close(); err != nil {
 				return err
 			}
-			return log.bye()
+			log.bye()
+			return nil
 		}
 		go func() { // words may take long, and "end" comes when it comes
 			if v := p.hear(word, strings.Fields(args)); v != nil {

@@ -21,7 +21,7 @@ type clientRole struct {
 	n     atomic.Uint32
 	calm  atomic.Bool
 	wg    sync.WaitGroup
-	pulse context.CancelFunc
+	pulse func() // ends feelPulse
 }
 
 func newClientRole(o orders, log *eventLog) (*clientRole, error) {
@@ -40,8 +40,9 @@ func newClientRole(o orders, log *eventLog) (*clientRole, error) {
 		return nil, err
 	}
 	ctx, stop := context.WithCancel(context.Background())
-	r.pulse = stop
-	go r.feelPulse(ctx)
+	var pulse sync.WaitGroup
+	pulse.Go(func() { r.feelPulse(ctx) })
+	r.pulse = func() { stop(); pulse.Wait() }
 	for i := range o.Callers {
 		rnd := rand.New(rand.NewPCG(o.Seed^uint64(o.Who)<<32^uint64(o.Life)<<16, uint64(i)))
 		r.wg.Go(func() {
