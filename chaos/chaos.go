@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"strings"
 	"sync"
 	"time"
 
@@ -173,21 +174,21 @@ func (w *world) calm(ctx context.Context) error {
 // registered waits until every broker has exactly the workers that know it.
 func (w *world) registered(ctx context.Context, until time.Time) (time.Time, error) {
 	for {
-		missing := ""
+		var missing strings.Builder
 		for b, s := range w.slots[roleBroker] {
 			var got omdp.BrokerStats
 			if err := s.ask(ctx, "stats", &got); err != nil {
 				return time.Time{}, err
 			}
 			if want := workersOf(b); got.Workers != want {
-				missing += fmt.Sprintf(" broker %d has %d workers, want %d;", b, got.Workers, want)
+				missing.WriteString(fmt.Sprintf(" broker %d has %d workers, want %d;", b, got.Workers, want))
 			}
 		}
-		if missing == "" {
+		if missing.String() == "" {
 			return time.Now(), nil
 		}
 		if time.Now().After(until) {
-			return time.Time{}, fmt.Errorf("L3: after %v:%s", settle+machine, missing)
+			return time.Time{}, fmt.Errorf("L3: after %v:%s", settle+machine, missing.String())
 		}
 		sleep(ctx, 10*time.Millisecond)
 		if err := context.Cause(ctx); err != nil {

@@ -4,6 +4,7 @@ import (
 	"cmp"
 	"fmt"
 	"slices"
+	"strings"
 	"time"
 )
 
@@ -237,12 +238,13 @@ func (r *recorder) tally() tally {
 }
 
 func (t tally) String() string {
-	s := fmt.Sprintf("%d calls: ", t.calls)
+	var s strings.Builder
+	s.WriteString(fmt.Sprintf("%d calls: ", t.calls))
 	for i, name := range endings {
 		if i > 0 {
-			s += ", "
+			s.WriteString(", ")
 		}
-		s += fmt.Sprintf("%d %s", t.kinds[name], name)
+		s.WriteString(fmt.Sprintf("%d %s", t.kinds[name], name))
 	}
-	return s + fmt.Sprintf(", %d of killed clients; %d handler runs, %d of a later attempt", t.unfinished, t.runs, t.repeats)
+	return s.String() + fmt.Sprintf(", %d of killed clients; %d handler runs, %d of a later attempt", t.unfinished, t.runs, t.repeats)
 }

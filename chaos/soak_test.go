@@ -2,6 +2,7 @@ package main
 
 import (
 	"encoding/json"
+	"maps"
 	"strings"
 	"testing"
 	"time"
@@ -96,9 +97,7 @@ func TestOverloadIsJudged(t *testing.T) {
 	} {
 		sum, ran, over := honest, int64(60), ms(70, 80, 90)
 		sum.Others = map[string]int{}
-		for k, n := range honest.Others {
-			sum.Others[k] = n
-		}
+		maps.Copy(sum.Others, honest.Others)
 		v.change(&sum, &ran, &over)
 		verdict := &verdict{quiet: true}
 		judgeOverload(verdict, sum, ran, 1000, ms(30, 40, 50), over, ms(1))
