@@ -129,7 +129,7 @@ func (k *checker) checkWorker(w *peer) {
 	// S2: its free places and the lists agree. I14b: a place that drains is not free.
 	slots := members(k, "slots of "+w.id, &w.slots)
 	k.must(w.held == len(slots), "S2: worker %q: held %d, counted %d", w.id, w.held, len(slots))
-	may := !w.draining && !w.backlog.blocked() && !w.resting && w.held < w.concurrency
+	may := !w.draining && !w.unreachable && !w.backlog.blocked() && !w.resting && w.held < w.concurrency
 	k.must(may == w.ready.listed(), "S2: worker %q: may be given requests: %v, listed: %v", w.id, may, w.ready.listed())
 	k.must(!w.ready.listed() || w.ready.in == &w.service.ready, "I10: worker %q: free for another service", w.id)
 	for _, sl := range slots {
@@ -189,7 +189,7 @@ func (k *checker) checkServices() {
 	d := k.d
 	type count struct {
 		workers, requests, queued, ready, hasty int
-		bytes                            int64
+		bytes                                   int64
 	}
 	got := map[*service]*count{}
 	for name, s := range d.services {

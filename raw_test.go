@@ -241,7 +241,11 @@ type wire struct {
 // dialWire connects and shakes hands as a DEALER with the given identity.
 func dialWire(t testing.TB, endpoint, identity string) *wire {
 	t.Helper()
-	w := dialTCP(t, endpoint)
+	return dialTCP(t, endpoint).shakeHands(t, identity)
+}
+
+func (w *wire) shakeHands(t testing.TB, identity string) *wire {
+	t.Helper()
 	greeting := make([]byte, 64)
 	copy(greeting, "\xff\x00\x00\x00\x00\x00\x00\x00\x01\x7f\x03\x00NULL")
 	ready := []byte("\x05READY")

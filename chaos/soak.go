@@ -21,6 +21,7 @@ type family struct {
 	work     []*child
 	loads    []*child
 	all      []*child // in the order of their start
+	rate     float64  // calls a second that the load clients make
 }
 
 // remember is for how long the broker remembers finished requests: so that
@@ -98,6 +99,7 @@ func (f *family) order(ctx context.Context, format string, args ...any) error {
 
 // pace sets the calls a second of all load clients together.
 func (f *family) pace(ctx context.Context, rate float64) error {
+	f.rate = rate
 	return f.order(ctx, "pace %.3f", rate/loadClients)
 }
 
@@ -198,12 +200,7 @@ func steady(ctx context.Context, s *spawner, v *verdict, length time.Duration) (
 	if _, _, err := f.crowd(ctx, places, time.Second); err != nil { // warm
 		return "", err
 	}
-	capacity, _, err := f.crowd(ctx, 4*places, calibration)
-	if err != nil {
-		return "", err
-	}
-	fmt.Printf("soak: the workers serve %.0f calls/s (%d places, %v each); the load is 80 %% of that\n", capacity, places, workTakes)
-	if err := f.pace(ctx, 0.8*capacity); err != nil {
+	if err := f.calibrate(ctx); err != nil {
 		return "", err
 	}
 	text, err := steadyLoad(ctx, f, v, length)
@@ -211,8 +208,26 @@ func steady(ctx context.Context, s *spawner, v *verdict, length time.Duration) (
 		return "", err
 	}
 	stuck, err := stuckClient(ctx, f, v)
-	return fmt.Sprintf("%.0f calls/s; %s; %s", 0.8*capacity, text, stuck), err
+	return text + "; " + stuck, err
 }
+
+// calibrate measures what the workers serve, and sets the load to 80 % of it.
+func (f *family) calibrate(ctx context.Context) error {
+	err := errors.Join(f.pace(ctx, 0), f.order(ctx, "settle"))
+	if err != nil {
+		return err
+	}
+	capacity, _, err := f.crowd(ctx, 4*places, calibration)
+	if err != nil {
+		return err
+	}
+	fmt.Printf("soak: the workers serve %.0f calls/s (%d places, %v each); the load is 80 %% of that\n", capacity, places, workTakes)
+	return f.pace(ctx, 0.8*capacity)
+}
+
+// keepsUp tells whether no more calls are in progress than are made in half a
+// second: else they are made faster than this machine serves them now.
+func (f *family) keepsUp(t taken) bool { return float64(t.Open) < f.rate/2 }
 
 // company is the clients besides the load.
 type company struct {
@@ -317,5 +332,5 @@ func steadyLoad(ctx context.Context, f *family, v *verdict, length time.Duration
 	bad := compare(v, use[0], use[1])
 	v.note(steadyGood(all), "%d calls, %d ok, %d refused, others %v; p99 %v after the first %v, %v at the end; %d stops, %d kills",
 		all.Begun, all.OK, all.Refused, all.Others, fine(p99[0]), first, fine(p99[1]), c.stopped, c.vanished)
-	return fmt.Sprintf("%d calls, p99 %v, then %v; %s", all.Begun, fine(p99[0]), fine(p99[1]), bad), nil
+	return fmt.Sprintf("%.0f calls/s, %d in all, p99 %v, then %v; %s", f.rate, all.Begun, fine(p99[0]), fine(p99[1]), bad), nil
 }

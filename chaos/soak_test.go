@@ -147,6 +147,10 @@ func TestTakenMerges(t *testing.T) {
 }
 
 func TestSteadyIsJudged(t *testing.T) {
+	f := &family{rate: 100}
+	if f.keepsUp(taken{Open: 50}) || !f.keepsUp(taken{Open: 49}) {
+		t.Error("at 100 calls/s: 49 calls in progress are kept up with, 50 are not")
+	}
 	for _, v := range []struct {
 		name string
 		t    taken
