@@ -391,6 +391,16 @@ func (k *simBook) reply(b *simBroker, l *simLink, m *message) {
 		return
 	}
 	t.heard = b.now()
+	if final {
+		if !t.got && !t.done {
+			l.book.held--
+			l.book.anySeq = k.next()
+		}
+		defer func() { t.got = true }()
+	}
+	if t.inst < 0 { // a raw peer's
+		return
+	}
 	in := &k.insts[t.inst]
 	c := &k.calls[in.call]
 	current := in.tok == k.tokIndex(b, t) && !in.over && !t.got && !t.done
@@ -404,13 +414,6 @@ func (k *simBook) reply(b *simBroker, l *simLink, m *message) {
 	}
 	if took && !final {
 		in.partial = true
-	}
-	if final {
-		if !t.got && !t.done {
-			l.book.held--
-			l.book.anySeq = k.next()
-		}
-		t.got = true
 	}
 }
 

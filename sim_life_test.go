@@ -51,7 +51,8 @@ func (k *simBook) forgot(b *simBroker, l *simLink) {
 	if l.book.told == 0 {
 		limit = foreignLiveness
 	}
-	if silence < limit && !l.book.unreach && !l.book.left && !b.book.shut && !l.book.rude {
+	if silence < limit && !l.book.unreach && !l.book.left && !b.book.shut && !l.book.rude &&
+		!(l.book.worker && b.d.stats.SlowClients != b.before.SlowClients) {
 		if b.mustOf > 0 && silence < limit {
 			k.w.fail("I17, R3: %s is forgotten after %v of silence, the limit is %v", l.id, silence, limit)
 		}

@@ -141,6 +141,10 @@ func (p *simPlain) receive(l *simLink, f [][]byte) {
 		switch m.op {
 		case opPartial:
 			p.w.book.partial(c, m)
+			if p.adv && p.w.conf.credit > 0 { // read at once
+				appendClientCredit(&p.out, c.rid, simPartial)
+				p.w.sends(l, &p.out)
+			}
 		case opReply:
 			p.w.book.final(c, m)
 			p.drop(n)

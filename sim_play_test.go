@@ -21,7 +21,7 @@ func (w *simWorld) choose(c choice) {
 		w.clients[a%w.conf.clients].call(b, c.c)
 	case opPlainCall:
 		if w.conf.plains > 0 {
-			w.plains[a%w.conf.plains].call(byte(b&1), w.timeout(b>>1), w.script(c.c, a>>4))
+			w.plains[a%w.conf.plains].call(byte(b&1%w.conf.services), w.timeout(b>>1), w.script(c.c, a>>4))
 		}
 	case opStopCall:
 		w.stopCall(a, b)
@@ -145,7 +145,7 @@ func (w *simWorld) timeout(n int) time.Duration {
 
 // script makes a handler's script of a byte and a little more.
 func (w *simWorld) script(c uint8, more int) uint16 {
-	end := [...]uint16{endOK, endOK, endOK, endOK, endOK, endError, endNever, endCrash}[c>>5]
+	end := [8]uint16{5: endError, endNever, endCrash}[c>>5]
 	s := uint16(c)&(scriptDelay|scriptParts) | end<<5
 	if more&1 == 0 {
 		s |= scriptOnce
@@ -174,7 +174,7 @@ func (w *simWorld) leave(a, b int) {
 		}
 		return
 	}
-	w.workers[a%w.conf.workers].drain()
+	w.workers[a%w.conf.workers].drain(b >> 2)
 }
 
 // heal mends the network, lets everybody run again, and waits for the end of
@@ -193,6 +193,9 @@ func (w *simWorld) heal() {
 			p.host.turn()
 		}
 	}
+	for i := range w.raws[:w.conf.raws] {
+		w.raws[i].kill(0, never)
+	}
 	for i := range w.brokers[:w.conf.brokers] {
 		if b := &w.brokers[i]; b.book.draining { // its process ends, and another comes
 			b.kill(0, w.now)
@@ -200,6 +203,14 @@ func (w *simWorld) heal() {
 		}
 	}
 	w.mend()
+	for i := range w.workers[:w.conf.workers] {
+		k := &w.workers[i]
+		for j := range k.jobs {
+			if k.jobs[j].began && k.jobs[j].next == never {
+				k.jobs[j].next = k.now()
+			}
+		}
+	}
 	hb := w.conf.hb
 	life := hb * time.Duration(w.conf.liveness)
 	// L3: workers are there again within hb·liveness and the largest backoff.
@@ -272,13 +283,10 @@ func (w *simWorld) ended() {
 func (w *simWorld) news() {
 	first := len(w.book.calls)
 	for i := range w.plains[:w.conf.plains] {
-		p := &w.plains[i]
-		if s := w.workers[0].service; w.workers[0].b == p.b {
-			p.call(s, 60*time.Second, 0)
-		}
+		w.plains[i].call(0, 60*time.Second, 0)
 	}
 	for i := range w.clients[:w.conf.clients] {
-		w.clients[i].fresh(w.workers[0].service)
+		w.clients[i].fresh(0)
 	}
 	w.run(2*w.conf.hb, true)
 	for i := first; i < len(w.book.calls); i++ {
@@ -292,7 +300,7 @@ func (w *simWorld) news() {
 // idle: R5: with everybody gone and the longest deadline over, every map is empty.
 func (w *simWorld) idle() {
 	for _, p := range w.procs {
-		if p.broker() == nil {
+		if p.broker() == nil && !p.down {
 			p.kill(0, never)
 		}
 	}

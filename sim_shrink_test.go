@@ -24,7 +24,7 @@ func (w *simWorld) simTry(head uint64, choices []choice) (text string) {
 		default:
 			text = fmt.Sprint("panic: ", r)
 			if w.tracing {
-				text += "\n" + string(debug.Stack())
+				text += "\n" + simStack()
 			}
 		}
 	}()
@@ -169,4 +169,15 @@ func readSim(name string) (head uint64, choices []choice, err error) {
 		return 0, nil, err
 	}
 	return parseSim(string(b))
+}
+
+// simStack is where a panic came from, in short.
+func simStack() string {
+	var s []string
+	for line := range strings.Lines(string(debug.Stack())) {
+		if strings.Contains(line, ".go:") {
+			s = append(s, strings.TrimSpace(line))
+		}
+	}
+	return strings.Join(s[min(3, len(s)):min(9, len(s))], "\n")
 }

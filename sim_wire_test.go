@@ -225,7 +225,7 @@ func (k *simBook) result(b *simBroker, l *simLink, packed []byte, s batch.Status
 	if worker && !parseAtWorker(f, m) || !worker && !parseAtClient(f, m) {
 		k.w.fail("b%d says what nobody can read: %q", b.num, f)
 	}
-	if len(f) == 1 && l.book.rude || int(m.op) > 7 && !l.book.adv && l.book.num != 0 {
+	if (len(f) == 1 || m.op >= opHello) && !l.book.adv && !l.book.rude && l.book.num != 0 {
 		k.w.fail("an extension was sent to %s, which did not advertise", l.id)
 	}
 	if s != batch.Sent || backlog {

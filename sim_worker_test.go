@@ -6,41 +6,51 @@ import (
 	"github.com/zmq-omdp/omdp/internal/batch"
 )
 
-// simWorker is a worker's shell around its session: it takes links, and runs
-// handlers whose script stands in the request's data.
+// simWorker is a worker's shell around its sessions, one for each broker, and
+// its places: it takes links, and runs handlers whose script stands in the
+// book beside the call.
 type simWorker struct {
 	simProc
 	num     int
 	service byte
 	conc    int
 	hb      time.Duration
-	life    int
-
-	sess    workerSession
-	link    *simLink
-	b       *simBroker
-	backoff backoff
-	redial  instant // by its clock, while it has no link
-	got     arrivals
-	at      instant // of the session's tick, by its clock
+	conns   [simBrokers]simConn
+	places  places
+	jobs    []simJob
+	freed   []*task // that got a place
 	out     batch.Out
 	m       message
-	leaving bool // it said DRAIN
-	settled bool // … and the broker has read that
-	jobs    []simHandler
+	at      *simConn // take's
 }
 
-// simHandler is one run of a handler.
-type simHandler struct {
+// simConn is a worker's side of one broker, as workerConn is.
+type simConn struct {
+	k       *simWorker
+	b       *simBroker
+	sess    workerSession
+	link    *simLink
+	dummy   workerConn // what newTask looks at
+	backoff backoff
+	redial  instant // by the worker's clock, while there is no link
+	tickAt  instant
+	got     arrivals
+	leaving bool // DRAIN was said
+	settled bool // … and the broker has read it
+}
+
+// simJob is a request at a worker: it waits for a place, or its handler runs.
+type simJob struct {
 	t      *task
+	conn   *simConn
 	link   *simLink
 	tok    int32
-	call   int32 // -1: a raw peer's request
+	call   int32 // -1: a raw peer's
 	script uint16
 	parts  int
-	next   instant // by the worker's clock
-	cause  error   // its context ended
-	over   bool
+	next   instant // by the worker's clock; never: it waits for a place
+	began  bool
+	cause  error // its context ended
 	since  instant
 }
 
@@ -49,351 +59,425 @@ const (
 	scriptDelay = 7      // class
 	scriptParts = 3 << 3 // count
 	scriptEnd   = 7 << 5
-	scriptOnce  = 1 << 8 // crash and never hold for the first attempt alone
+	scriptOnce  = 1 << 8 // it behaves in a later attempt
 	scriptHard  = 1 << 9 // it pays no heed to the end of its context
 )
 
 const (
-	endOK = iota
-	endOK2
-	endOK3
-	endOK4
+	endOK uint16 = iota
 	endError
 	endNever
 	endCrash
-	endOK5
 )
 
-func (w *simWorker) beat() time.Duration { return w.hb }
+func (k *simWorker) beat() time.Duration { return k.hb }
 
-func (w *simWorker) start() {
-	w.life++
-	w.leaving, w.settled = false, false
-	w.sess = newWorkerSession(w.hb, w.w.conf.liveness, w.conc)
-	w.backoff = backoff{min: w.w.conf.hb / 10, max: w.w.conf.hb}
-	w.link, w.redial, w.at = nil, w.now(), never
-	w.jobs = w.jobs[:0]
-	if w.w.tracing {
-		w.w.tracef("%s starts", w.name)
+func (k *simWorker) start() {
+	k.jobs, k.places = k.jobs[:0], places{free: k.conc}
+	for i := range k.w.brokers[:k.w.conf.brokers] {
+		c := &k.conns[i]
+		c.k, c.b = k, &k.w.brokers[i]
+		c.sess = newWorkerSession(k.hb, k.w.conf.liveness, k.conc)
+		c.backoff = backoff{min: k.w.conf.hb / 10, max: k.w.conf.hb}
+		c.link, c.redial, c.tickAt = nil, k.now(), never
+		c.dummy.worker = k.w.dummy
+		c.leaving, c.settled = false, false
 	}
 }
 
-func (w *simWorker) die(kind int) {
-	w.jobs = w.jobs[:0]
-	w.link = nil
-	w.cutAll(kind)
+func (k *simWorker) all() []simConn { return k.conns[:k.w.conf.brokers] }
+
+func (k *simWorker) die(kind int) {
+	k.jobs = k.jobs[:0]
+	for i := range k.all() {
+		k.conns[i].link = nil
+	}
+	k.cutAll(kind)
 }
 
-func (w *simWorker) selfCaps() caps {
-	return caps{V: 1, ID: "life-of-worker--------", HB: w.hb.Milliseconds(), Concurrency: w.conc, Pack: 1}
+func (k *simWorker) connOf(l *simLink) *simConn {
+	if c := &k.conns[l.b.num]; c.link == l {
+		return c
+	}
+	return nil
 }
 
-func (w *simWorker) dial() {
-	w.link = w.w.dial(&w.simProc, w.b, true)
-	w.redial = never
-	w.sess.open()
-	w.at = never
-	c := w.selfCaps()
-	appendReady(&w.out, w.w.service(w.service), &c)
-	w.w.sends(w.link, &w.out)
+func (c *simConn) dial() {
+	k := c.k
+	c.link = k.w.dial(&k.simProc, c.b, true)
+	c.redial = never
+	c.sess.open()
+	appendReady(&k.out, k.w.service(k.service), &caps{V: 1, ID: "life-of-worker--------", HB: k.hb.Milliseconds(), Concurrency: k.conc, Pack: 1})
+	k.w.sends(c.link, &k.out)
 }
 
-func (w *simWorker) connected(l *simLink) {
-	w.sess.connected(w.now())
-	w.at = min(w.at, w.sess.due)
-	l.book.beatAt = w.now()
+func (k *simWorker) connected(l *simLink) {
+	if c := k.connOf(l); c != nil {
+		c.sess.connected(k.now())
+		c.tickAt = min(c.tickAt, c.sess.due)
+		l.book.beatAt = k.now()
+	}
 }
 
-func (w *simWorker) lost(l *simLink) {
-	if w.link != l {
+func (k *simWorker) lost(l *simLink) {
+	c := k.connOf(l)
+	if c == nil {
 		return
 	}
-	if w.sess.ready {
-		w.backoff.reset()
+	if c.sess.ready {
+		c.backoff.reset()
 	}
-	w.link = nil
-	for _, t := range w.sess.close() {
-		w.ctxEnds(t, errLinkLost)
+	c.link = nil
+	for _, t := range c.sess.close() {
+		k.skip(t, errLinkLost)
+		k.stop(t, errLinkLost)
 	}
-	w.leaving, w.settled = false, false
-	w.redial = w.now() + w.backoff.next(uint64(l.num)*0x9E3779B97F4A7C15)
+	c.leaving, c.settled = false, false
+	c.redial = k.now() + c.backoff.next(uint64(l.num)*0x9E3779B97F4A7C15)
 }
 
-func (w *simWorker) receive(l *simLink, f [][]byte) {
-	if w.link != l {
+func (k *simWorker) receive(l *simLink, f [][]byte) {
+	c := k.connOf(l)
+	if c == nil {
 		return
 	}
-	if !parseAtWorker(f, &w.m) {
-		w.w.fail("%s got what it can't read", w.name)
+	if !parseAtWorker(f, &k.m) {
+		k.w.fail("%s got what it can't read", k.name)
 	}
-	dropped := w.sess.dropped
-	w.sess.receive(w.now(), &w.m, &w.got, w.take)
-	if w.sess.dropped != dropped && !w.w.loose {
-		w.w.fail("I9: %s dropped a request", w.name)
+	dropped := c.sess.dropped
+	k.at = c
+	c.sess.receive(k.now(), &k.m, &c.got, k.w.take[k.num])
+	if c.sess.dropped != dropped && !k.w.loose {
+		k.w.fail("I9: %s dropped a request", k.name)
 	}
-	w.act(l)
+	c.act()
 }
 
-// take makes a task of a REQUEST. K1: at most once per token.
-func (w *simWorker) take(m *message, x *extra) *task {
-	t := newTask(w.w.dummy, nil, m, x)
-	t.res.packs = w.sess.packs
-	k := &w.w.book
-	h := simHandler{t: t, link: w.link, tok: -1, call: -1, next: w.now(), since: w.now()}
-	if tok := k.tokOf(w.b, m.token); tok != nil {
-		h.tok = k.tokIndex(w.b, tok)
-		if tok.run {
-			w.w.fail("K1: a handler runs again under one token")
-		}
-		if tok.link != w.link {
-			w.w.fail("a REQUEST for %s arrived at %s", tok.link.id, w.link.id)
+// take makes a task of a REQUEST.
+func (k *simWorker) take(m *message, x *extra) *task {
+	c := k.at
+	c.dummy.sess.packs = c.sess.packs
+	t := newTask(&c.dummy, nil, m, x)
+	j := simJob{t: t, conn: c, link: c.link, tok: -1, call: -1, next: never, since: k.now()}
+	book := &k.w.book
+	if tok := book.tokOf(c.b, m.token); tok != nil {
+		if j.tok = book.tokIndex(c.b, tok); tok.run || tok.link != c.link {
+			k.w.fail("K1: %s takes a REQUEST under a token that it took before, or that is another's", k.name)
 		}
 		tok.run = true
-		h.call = int32(k.callOf(m.data))
-	}
-	if h.call >= 0 {
-		c := &k.calls[h.call]
-		if c.runs++; c.runs > 1 && !c.idem {
-			w.w.fail("%s is not idempotent and was executed twice", c.rid)
-		}
-		h.script = c.script
-		if x != nil && x.attempt > 1 && h.script&scriptOnce != 0 {
-			h.script &^= scriptEnd | scriptDelay
-		}
-		if c.ended && c.outcome != MayHaveExecuted && c.outcome != Executed {
-			w.w.fail("C4: %s ended as %v and runs now", c.rid, c.outcome)
+		if j.call = int32(book.callOf(m.data)); j.call >= 0 {
+			j.script = book.calls[j.call].script
+			if x != nil && x.attempt > 1 && j.script&scriptOnce != 0 {
+				j.script &^= scriptEnd | scriptDelay
+			}
 		}
 	}
-	h.next += w.delay(h.script)
-	w.jobs = append(w.jobs, h)
+	k.jobs = append(k.jobs, j)
 	return t
 }
 
-func (w *simWorker) delay(script uint16) time.Duration {
-	return w.w.span([8]int{0, 0, 1, 2, 3, 5, 6, 8}[script&scriptDelay])
+func (k *simWorker) delay(script uint16) time.Duration {
+	return k.w.span([8]int{0, 0, 1, 2, 3, 5, 6, 8}[script&scriptDelay])
 }
 
-func (w *simWorker) act(l *simLink) {
-	a := &w.got
-	for _, c := range a.credit {
-		c.t.res.credit.grant(c.n)
+// act does what arrived messages or a tick ask for.
+func (c *simConn) act() {
+	k, a := c.k, &c.got
+	k.freed = append(k.freed, k.places.come(a.run)...)
+	for _, g := range a.credit {
+		g.t.res.credit.grant(g.n)
 	}
 	for _, e := range a.ended {
-		w.ctxEnds(e.t, e.cause)
+		k.skip(e.t, e.cause)
+		k.stop(e.t, e.cause)
 	}
 	drop := a.drop
-	w.settled = w.settled || a.leaves && w.leaving
-	w.at = min(w.at, w.sess.due)
+	c.settled = c.settled || a.leaves && c.leaving
+	c.tickAt = min(c.tickAt, c.sess.due)
 	a.reset()
-	if drop != nil && w.link == l {
-		if w.w.tracing {
-			w.w.tracef("%s gives %s up: %v", w.name, l.id, drop)
+	if l := c.link; drop != nil && l != nil {
+		if k.w.tracing {
+			k.w.tracef("%s gives %s up: %v", k.name, l.id, drop)
 		}
-		w.w.closeLink(l)
-		w.lost(l)
+		k.w.closeLink(l)
+		k.lost(l)
 	}
-	w.handlers()
+	k.handlers()
 }
 
-// ctxEnds tells a handler that its context ended; most end soon.
-func (w *simWorker) ctxEnds(t *task, cause error) {
-	for i := range w.jobs {
-		h := &w.jobs[i]
-		if h.t == t && h.cause == nil {
-			h.cause = cause
-			if h.script&scriptHard == 0 || h.script&scriptEnd == endNever<<5 {
-				h.next = w.now() + w.w.conf.latency
+func (k *simWorker) job(t *task) *simJob {
+	for i := range k.jobs {
+		if k.jobs[i].t == t {
+			return &k.jobs[i]
+		}
+	}
+	return nil
+}
+
+// skip ends a request that waits for a place.
+func (k *simWorker) skip(t *task, cause error) {
+	if k.places.forget(t) {
+		k.stop(t, cause)
+		k.job(t).next = k.now()
+	}
+}
+
+// stop ends the context of a handler; most end soon.
+func (k *simWorker) stop(t *task, cause error) {
+	if j := k.job(t); j != nil && j.cause == nil {
+		j.cause = cause
+		if j.next != never && j.script&scriptHard == 0 || j.began && j.script&scriptEnd == endNever<<5 {
+			j.next = k.now() + k.w.conf.latency
+		}
+	}
+}
+
+func (k *simWorker) due() instant {
+	at := never
+	for i := range k.all() {
+		at = min(at, k.conns[i].redial, k.conns[i].tickAt)
+	}
+	for i := range k.jobs {
+		at = min(at, k.jobs[i].next)
+	}
+	return k.world(at)
+}
+
+func (k *simWorker) turn() {
+	k.wakes(k.hb)
+	now := k.now()
+	for i := range k.all() {
+		c := &k.conns[i]
+		if c.link == nil && now >= c.redial {
+			c.dial()
+		}
+		if now >= c.tickAt { // between links, too
+			c.tickAt = c.sess.tick(now, &c.got)
+			if c.got.beat {
+				c.sess.appendBeats(&k.out, now)
+				c.beats(now)
+				k.w.sends(c.link, &k.out)
+			}
+			c.act()
+			if k.down {
+				return
+			}
+		}
+		if l := c.link; l != nil && l.connected { // K5: the beats of a worker come every heartbeat
+			if gap := now - max(l.book.beatAt, k.graceOf); gap > k.hb+time.Millisecond {
+				k.w.fail("K5: %s has not beaten on %s for %v", k.name, l.id, gap)
 			}
 		}
 	}
-}
-
-func (w *simWorker) due() instant {
-	at := min(w.redial, w.at)
-	for i := range w.jobs {
-		at = min(at, w.jobs[i].next)
-	}
-	return w.world(at)
-}
-
-func (w *simWorker) turn() {
-	w.wakes(w.hb)
-	now := w.now()
-	if w.link == nil && now >= w.redial {
-		w.dial()
-	}
-	if l := w.link; now >= w.at { // between links, too
-		w.at = w.sess.tick(now, &w.got)
-		if w.got.beat {
-			w.sess.appendBeats(&w.out, now)
-			w.beats(l, now)
-			w.w.sends(l, &w.out)
-		}
-		w.act(l)
-	}
-	w.handlers()
-	w.silentHandlers(now)
-	w.w.events++
+	k.handlers()
 }
 
 // beats: K5: heartbeats go on while handlers run.
-func (w *simWorker) beats(l *simLink, now instant) {
-	in := &w.w.in
+func (c *simConn) beats(now instant) {
+	k := c.k
+	in := &k.w.in
 	in.Invalidate()
-	in.B = append(in.B, w.out.B...)
-	n := 0
+	in.B = append(in.B, k.out.B...)
+	n, want := 0, 0
 	for f := in.Next(); f != nil; f = in.Next() {
-		if parseAtBroker(f, &w.m); w.m.token != nil {
+		if parseAtBroker(f, &k.m); k.m.token != nil {
 			n++
-			if t := w.w.book.tokOf(w.b, w.m.token); t != nil && t.final {
-				w.w.fail("K5: %s beats for what it has ended", w.name)
+			if t := k.w.book.tokOf(c.b, k.m.token); t != nil && t.final {
+				k.w.fail("K5: %s beats for what it has ended", k.name)
 			}
 		}
 	}
-	want := 0
-	for i := range w.jobs {
-		if h := &w.jobs[i]; h.link == l && !h.over && now-h.since >= w.hb/2 && h.t.at >= 0 {
+	for i := range k.jobs {
+		if j := &k.jobs[i]; j.link == c.link && now-j.since >= k.hb/2 {
 			want++
 		}
 	}
 	if n != want {
-		w.w.fail("K5: %s beats for %d requests, it runs %d", w.name, n, want)
+		k.w.fail("K5: %s beats for %d requests, it has %d", k.name, n, want)
 	}
-	l.book.beatAt = now
+	c.link.book.beatAt = now
 }
 
-// silentHandlers: K5, K3: the beats of a worker come every heartbeat, and no
-// handler goes on for a broker that was silent for too long.
-func (w *simWorker) silentHandlers(now instant) {
-	l := w.link
-	if l == nil || !l.connected {
-		return
-	}
-	if gap := now - max(l.book.beatAt, w.graceOf); gap > w.hb+time.Millisecond {
-		w.w.fail("K5: %s has not beaten for %v", w.name, gap)
-	}
-}
-
-// handlers lets those handlers act whose time has come.
-func (w *simWorker) handlers() {
-	now := w.now()
-	if l := w.link; l != nil && w.settled && len(w.jobs) == 0 {
-		appendWorkerCommand(&w.out, opDisconnect, "", "")
-		w.w.sends(l, &w.out)
-		w.w.closeLink(l)
-		w.lost(l)
-	}
-	for i := 0; i < len(w.jobs); i++ {
-		h := &w.jobs[i]
-		for !h.over && h.next <= now && !w.down {
-			w.step(h)
-			if w.down {
-				return
+// handlers lets those act whose time has come.
+func (k *simWorker) handlers() {
+	now := k.now()
+	for {
+		for _, t := range k.freed {
+			if j := k.job(t); j != nil {
+				j.next = now
 			}
 		}
-		if h.over {
-			w.jobs[i] = w.jobs[len(w.jobs)-1]
-			w.jobs = w.jobs[:len(w.jobs)-1]
-			i--
+		k.freed = k.freed[:0]
+		acted := false
+		for i := 0; i < len(k.jobs); i++ {
+			if k.jobs[i].next > now {
+				continue
+			}
+			acted = true
+			over := k.step(&k.jobs[i])
+			if k.down {
+				return
+			}
+			if over {
+				k.jobs[i] = k.jobs[len(k.jobs)-1]
+				k.jobs = k.jobs[:len(k.jobs)-1]
+				i--
+			}
+		}
+		if !acted {
+			break
+		}
+	}
+	for i := range k.all() {
+		if c := &k.conns[i]; c.link != nil && c.settled && len(c.sess.all) == 0 { // it has left
+			l := c.link
+			appendWorkerCommand(&k.out, opDisconnect, "", "")
+			k.w.sends(l, &k.out)
+			k.w.closeLink(l)
+			k.lost(l)
 		}
 	}
 }
 
-func (w *simWorker) step(h *simHandler) {
-	now := w.now()
-	end := int(h.script&scriptEnd) >> 5
-	if h.cause != nil || w.w.healing {
-		if end == endNever || end == endCrash {
-			end = endError
+// step lets a handler act, and reports whether it is over.
+func (k *simWorker) step(j *simJob) bool {
+	now := k.now()
+	if !j.began {
+		if j.cause != nil { // over before it began
+			return k.final(j, true)
 		}
+		j.began = true
+		k.begins(j)
+		if d := k.delay(j.script); d > 0 {
+			j.next = now + d
+			return false
+		}
+	}
+	end := j.script & scriptEnd >> 5
+	if end >= endNever && (j.cause != nil || k.w.healing) {
+		end = endError
 	}
 	switch {
-	case h.parts < int(h.script&scriptParts)>>3 && h.cause == nil:
-		if w.partial(h) {
-			h.next = now + w.delay(h.script)/2
+	case j.parts < int(j.script&scriptParts)>>3 && j.cause == nil:
+		if k.partial(j) {
+			j.next = now + k.delay(j.script)/2
 		} else {
-			h.next = now + w.w.conf.hb/4 // no credit
+			j.next = now + k.w.conf.hb/4 // no credit
 		}
 	case end == endNever:
-		h.next = never
+		j.next = never
 	case end == endCrash:
-		w.kill(h.parts, w.w.now+w.w.conf.hb/3)
+		k.kill(j.parts, k.w.now+k.w.conf.hb/3)
 	default:
-		w.final(h, end == endError)
+		return k.final(j, end == endError)
+	}
+	return false
+}
+
+// begins: a call that is not idempotent runs at most once, and none after its
+// client was told that it does not.
+func (k *simWorker) begins(j *simJob) {
+	if j.call < 0 {
+		return
+	}
+	c := &k.w.book.calls[j.call]
+	c.runs++
+	switch {
+	case c.runs > 1 && !c.idem:
+		k.w.fail("%s is not idempotent and runs twice", c.rid)
+	case c.ended && (c.outcome == NotSent || c.outcome == NotExecuted):
+		k.w.fail("C4: %s ended as %v and runs now", c.rid, c.outcome)
+	}
+	n := 0
+	for i := range k.jobs {
+		if o := &k.jobs[i]; o.began && o.t.turn == turnTaken {
+			n++
+		}
+	}
+	if n > k.conc {
+		k.w.fail("%s runs %d handlers, its concurrency is %d", k.name, n, k.conc)
 	}
 }
 
-func (w *simWorker) body(h *simHandler, kind byte) []byte {
-	return append(w.w.bodyBuf[:0], '"', 't', hexDigit(h.tok>>12), hexDigit(h.tok>>8), hexDigit(h.tok>>4), hexDigit(h.tok), kind, byte('0'+h.parts), '"')
+func (k *simWorker) body(j *simJob, kind byte) []byte {
+	return append(k.w.bodyBuf[:0], '"', 't', hexDigit(j.tok>>12), hexDigit(j.tok>>8), hexDigit(j.tok>>4), hexDigit(j.tok), kind, byte('0'+j.parts), '"')
 }
 
 func hexDigit(v int32) byte { return "0123456789abcdef"[v&15] }
 
-func (w *simWorker) partial(h *simHandler) bool {
-	if h.t.at < 0 { // its link is gone: what a Response would do
-		h.parts++
+// simPartial is what a partial counts for credit.
+const simPartial = 40
+
+func (k *simWorker) partial(j *simJob) bool {
+	if j.t.at < 0 { // its link is gone
+		j.parts++
 		return true
 	}
-	if !h.t.res.credit.take(40) {
+	if !j.t.res.credit.take(simPartial) {
 		return false
 	}
-	w.out.Pack = h.t.res.packs
-	appendReplyJSON(&w.out, opPartial, h.t.token(), h.t.rid(), "200", w.body(h, 'p'))
-	h.parts++
-	w.book(h).said++
-	w.w.sends(w.link, &w.out)
+	k.out.Pack = j.t.res.packs
+	appendReplyJSON(&k.out, opPartial, j.t.token(), j.t.rid(), "200", k.body(j, 'p'))
+	j.parts++
+	if j.tok >= 0 {
+		k.w.book.toks[j.tok].said++
+	}
+	k.w.sends(j.link, &k.out)
 	return true
 }
 
-func (w *simWorker) book(h *simHandler) *simTok {
-	if h.tok < 0 {
-		return &w.w.noTok
+// final: K4: exactly one for each handler; K2: on its own link or none.
+func (k *simWorker) final(j *simJob, failed bool) bool {
+	if next := k.places.leave(j.t); next != nil {
+		k.freed = append(k.freed, next)
 	}
-	return &w.w.book.toks[h.tok]
-}
-
-// final: K4: exactly one for each handler; K2: never on another link.
-func (w *simWorker) final(h *simHandler, failed bool) {
-	h.over = true
-	held := w.sess.release(h.t)
-	if held && h.link != w.link {
-		w.w.fail("K2: %s may send a final of an old link", w.name)
-	}
-	if !held {
-		if h.link == w.link && w.link != nil && h.cause != errLinkLost {
-			w.w.fail("K4: %s may not send the final of what it holds", w.name)
+	if !j.conn.sess.release(j.t) {
+		if j.link == j.conn.link {
+			k.w.fail("K4: %s may not send the final of what it holds", k.name)
 		}
-		return
+		return true
 	}
-	t := w.book(h)
-	if t.final && h.tok >= 0 {
-		w.w.fail("K4: a second final under one token")
+	if j.link != j.conn.link {
+		k.w.fail("K2: %s may send a final of an old link", k.name)
 	}
-	t.final = true
-	if h.call >= 0 {
-		w.w.book.calls[h.call].ran++
+	if j.tok >= 0 {
+		t := &k.w.book.toks[j.tok]
+		if t.final {
+			k.w.fail("K4: a second final under one token")
+		}
+		t.final = true
 	}
-	w.out.Pack = h.t.res.packs
+	if j.call >= 0 && j.began {
+		k.w.book.calls[j.call].ran++
+	}
 	kind := byte('f')
 	if failed {
 		kind = 'e'
 	}
-	appendReplyJSON(&w.out, opReply, h.t.token(), h.t.rid(), "200", w.body(h, kind))
-	w.w.sends(w.link, &w.out)
+	k.out.Pack = j.t.res.packs
+	appendReplyJSON(&k.out, opReply, j.t.token(), j.t.rid(), "200", k.body(j, kind))
+	k.w.sends(j.link, &k.out)
+	return true
 }
 
-// drain: the worker is to be given nothing more; when it holds nothing it goes
-// and starts again.
-func (w *simWorker) drain() {
-	if w.link == nil || !w.running() || w.leaving || !w.sess.known() {
+// drain: the worker leaves one broker: it is to be given nothing more, and when
+// it holds nothing it goes, and comes again.
+func (k *simWorker) drain(b int) {
+	c := &k.conns[b%k.w.conf.brokers]
+	if c.link == nil || !k.running() || c.leaving || !c.sess.known() {
 		return
 	}
-	w.leaving = true
-	appendWorkerCommand(&w.out, opDrain, "", "")
-	w.w.sends(w.link, &w.out)
+	c.leaving = true
+	appendWorkerCommand(&k.out, opDrain, "", "")
+	k.w.sends(c.link, &k.out)
 }
 
-// registered tells whether its broker has it.
-func (w *simWorker) registered() bool {
-	return w.link != nil && w.link.book.num != 0 && w.link.book.worker
+// registered tells whether all its brokers have it.
+func (k *simWorker) registered() bool {
+	for i := range k.all() {
+		if l := k.conns[i].link; l == nil || l.book.num == 0 || !l.book.worker {
+			return false
+		}
+	}
+	return true
 }

@@ -78,6 +78,7 @@ type simConf struct {
 	clients  int
 	plains   int
 	workers  int
+	services int
 	raws     int
 	hb       time.Duration
 	liveness int
@@ -109,11 +110,12 @@ func simScene(head uint64) simConf {
 	c.clients = 1 + next(2)
 	c.plains = next(3)
 	c.workers = 1 + next(simWorkers)
+	c.services = min(1+next(2), c.workers)
 	c.hb = 900 * time.Millisecond
 	c.liveness = 2 + next(2)
 	c.room = [...]int{64, 64, 64, 6, 2}[next(5)]
 	c.latency = [...]time.Duration{0, 0, time.Millisecond, 20 * time.Millisecond}[next(4)]
-	c.window = [...]time.Duration{60 * time.Second, 60 * time.Second, 3 * time.Second, 0}[next(4)]
+	c.window = [...]time.Duration{20 * time.Second, 20 * time.Second, 3 * time.Second, 0}[next(4)]
 	c.credit = [...]int64{0, 100, 1000}[next(3)]
 	c.tight = next(4) == 0
 	if c.mood == 3 {
@@ -164,6 +166,7 @@ type simWorld struct {
 	bodyBuf [16]byte
 	options []byte
 	dummy   *Worker
+	take    [simWorkers]func(*message, *extra) *task // made once
 	noTok   simTok
 
 	tracing bool
@@ -181,6 +184,7 @@ func newSimWorld() *simWorld {
 	for i := range w.workers {
 		k := &w.workers[i]
 		k.w, k.num, k.name, k.host = w, i, fmt.Sprint("w", i), k
+		w.take[i] = k.take
 	}
 	for i := range w.clients {
 		c := &w.clients[i]
@@ -232,8 +236,7 @@ func (w *simWorld) reset(head uint64) {
 	}
 	for i := range w.workers[:w.conf.workers] {
 		k := &w.workers[i]
-		k.b = &w.brokers[(i+int(head>>50))%w.conf.brokers]
-		k.service, k.conc = byte(i/2%2), 1+int(head>>(52+2*i)&3)%3
+		k.service, k.conc = byte(i%w.conf.services), 1+int(head>>(52+2*i)&3)%3
 		k.hb = w.conf.hb * time.Duration(2+i) / 3
 		k.skew = time.Second * time.Duration(i+2)
 		k.simProc.start()
@@ -263,7 +266,7 @@ func (w *simWorld) reset(head uint64) {
 	}
 }
 
-func (w *simWorld) service(s byte) string { return [...]string{"even", "odd"}[s&1] }
+func (w *simWorld) service(s byte) string { return [...]string{"even", "odd"}[int(s)%w.conf.services] }
 
 // simRIDs and simData are the ids and the data of requests, by call.
 var simRIDs, simData = func() (rids [simClients][]string, data [][]byte) {
