@@ -24,7 +24,7 @@ func startFakeClient(t testing.TB, config *ClientConfig, n *fakeNet) (*Client, *
 	if err != nil {
 		t.Fatal(err)
 	}
-	c.session.dial = n.dial
+	c.conns[0].session.dial = n.dial
 	if err := c.Start(); err != nil {
 		t.Fatal(err)
 	}
@@ -101,7 +101,7 @@ func TestClientCall(t *testing.T) {
 		l.welcome(t)
 		done := goCall(t.Context(), c, "echo", "hi")
 		m := l.awaitPrefix(t, "C|2|echo|")
-		if want := "C|2|echo|" + c.life + "-1|\"hi\"|{}"; m != want {
+		if want := "C|2|echo|" + c.table.prefix + "1|\"hi\"|{}"; m != want {
 			t.Errorf("got %s, want %s", m, want)
 		}
 		l.say("C", "4", ridOf(m))
@@ -270,7 +270,7 @@ func TestClientWaitsForBroker(t *testing.T) {
 		l.hold(false)
 		synctest.Wait()
 		got := l.sent()
-		want := []string{"C|2|echo|" + c.life + `-1|"a"|{"timeout":6000}`, "C|2|echo|" + c.life + `-2|"b"|{}`}
+		want := []string{"C|2|echo|" + c.table.prefix + `1|"a"|{"timeout":6000}`, "C|2|echo|" + c.table.prefix + `2|"b"|{}`}
 		if len(got) < 3 || !strings.HasPrefix(got[0], "C|8|") || !slices.Equal(got[1:], want) {
 			t.Fatalf("sent %q, want HELLO, then %q", got, want)
 		}
@@ -319,7 +319,7 @@ func TestClientConnectionLost(t *testing.T) {
 		l = n.next(t)
 		l.welcome(t)
 		m := l.awaitPrefix(t, "C|2|")
-		if want := "C|2|echo|" + c.life + `-2|"unsent"|`; !strings.HasPrefix(m, want) {
+		if want := "C|2|echo|" + c.table.prefix + `2|"unsent"|`; !strings.HasPrefix(m, want) {
 			t.Errorf("sent %s, want %s…", m, want)
 		}
 		l.say("C", "3", ridOf(m), `{"status":200,"msg":1}`)

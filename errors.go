@@ -192,8 +192,9 @@ var statuses = map[string]struct {
 
 // reply is a PARTIAL or a REPLY as the client understands it.
 type reply struct {
-	msg Message // copied, not borrowed
-	err error   // *Error or *callError
+	msg    Message // copied, not borrowed
+	err    error   // *Error or *callError
+	status string  // of the broker's own errors
 }
 
 const okPrefix = `{"status":200,"msg":`
@@ -265,7 +266,7 @@ func brokerStatus(service, status string, executed *bool) reply {
 	if status != statusTimeout {
 		e.detail = status
 	}
-	return reply{err: e}
+	return reply{err: e, status: status}
 }
 
 func protocolError(service, detail string) reply {

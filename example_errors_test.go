@@ -117,7 +117,7 @@ func ExampleWithTimeout() {
 	defer c.Close()
 
 	// No worker comes in time. A sooner deadline of ctx would hold instead.
-	_, err := c.Call(context.Background(), "nobody", nil, omdp.WithTimeout(20*time.Millisecond))
+	_, err := c.Call(context.Background(), "nobody", nil, omdp.WithTimeout(500*time.Millisecond))
 	fmt.Println(errors.Is(err, omdp.ErrTimeout), errors.Is(err, context.DeadlineExceeded), omdp.OutcomeOf(err))
 
 	ctx, cancel := context.WithCancel(context.Background())

@@ -320,6 +320,6 @@ func ExampleHandler() {
 	w.Close() // the handler has returned then
 	fmt.Println(m, err)
 	// Output:
-	// shout hey (id of 24 bytes): <nil>
+	// shout hey (id of 13 bytes): <nil>
 	// HEY <nil>
 }

@@ -455,7 +455,7 @@ func TestClientLeaves(t *testing.T) {
 			},
 			"advertised and silent": func(t *testing.T) {
 				p := dialRaw(t, b.Endpoint())
-				p.say(`C|8|{"v":1,"id":"life","hb":1}`) // 1 ms × 100
+				p.say(`C|8|{"v":1,"id":"life2","hb":1}`) // 1 ms × 100
 				p.say(`C|2|echo|1|"x"|{}`)
 				receive(t, "the request", h.began)
 			},

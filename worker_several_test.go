@@ -310,9 +310,7 @@ func TestWorkerSeveralRandom(t *testing.T) {
 			lines := map[*fakeLink][]string{}
 			finals := map[string]*fakeLink{} // by token: where it came
 			seen := func(l *fakeLink) {
-				for _, m := range l.sent() {
-					lines[l] = append(lines[l], m)
-				}
+				lines[l] = append(lines[l], l.sent()...)
 			}
 			for i := range 150 {
 				w := both[r.IntN(2)]
