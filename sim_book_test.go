@@ -65,21 +65,23 @@ type simInst struct {
 	adv         bool    // its client had told its life then
 	reported    bool    // its client was sent a final
 	dispatched  bool
+	terminal    bool // it was told its end
+	left, cause bool // the core has it no more; its worker was lost then
 }
 
 // simTok is one dispatch.
 type simTok struct {
-	token  [tokenLen]byte
-	inst   int32
-	link   *simLink // the worker's
-	num    uint32   // the worker, as the core knows it
-	heard  instant  // by the broker's clock
-	said   int      // partials that the worker put on the wire
-	put    int      // partials that the broker put on the wire
-	run    bool
-	final  bool // the worker put a final on the wire
-	got    bool // the broker took it
-	done   bool // the broker took it back
+	token [tokenLen]byte
+	inst  int32
+	link  *simLink // the worker's
+	num   uint32   // the worker, as the core knows it
+	heard instant  // by the broker's clock
+	said  int      // partials that the worker put on the wire
+	put   int      // partials that the broker put on the wire
+	run   bool
+	final bool // the worker put a final on the wire
+	got   bool // the broker took it
+	done  bool // the broker took it back
 }
 
 // linkBook is what the observer knows of one connection at its broker.
@@ -114,6 +116,7 @@ type brokerBook struct {
 	undone   [2]bool
 	links    []*simLink // that the core knows
 	skips    [2][simClients][simClients]uint8
+	unsure   bool // in this step peers may get room
 	draining bool
 	shut     bool
 }

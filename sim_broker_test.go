@@ -40,7 +40,6 @@ func (p *simProc) connected(l *simLink)           { p.host.connected(l) }
 func (p *simProc) receive(l *simLink, f [][]byte) { p.host.receive(l, f) }
 func (p *simProc) lost(l *simLink)                { p.host.lost(l) }
 
-
 // start begins a life of the process.
 func (p *simProc) start() {
 	p.down, p.stopped, p.paused = false, false, false
@@ -154,9 +153,9 @@ func (b *simBroker) die(kind int) {
 	}
 }
 
-func (b *simBroker) connected(*simLink)           {}
+func (b *simBroker) connected(*simLink)         {}
 func (b *simBroker) receive(*simLink, [][]byte) {}
-func (b *simBroker) lost(*simLink)                {}
+func (b *simBroker) lost(*simLink)              {}
 
 func (b *simBroker) due() instant { return b.world(b.at) }
 
@@ -275,6 +274,7 @@ func (b *simBroker) flush() {
 		b.open()
 		d.settle(b.now(), 0)
 		b.done(nil)
+		b.book.unsure = false
 	}
 }
 

@@ -73,7 +73,7 @@ func (k *simBook) forgot(b *simBroker, l *simLink) {
 	}
 	lb := &l.book
 	lb.num, lb.worker, lb.adv, lb.held, lb.gone, lb.owedEnd, lb.drained = 0, false, false, 0, true, 0, false
-	lb.left, lb.unreach = false, false
+	lb.left, lb.unreach, lb.told = false, false, 0
 }
 
 // turned looks at the windows after a turn of the broker: nobody is kept
@@ -136,6 +136,9 @@ func (k *simBook) vanished(b *simBroker) {
 		}
 		if !k.mayVanish(in) {
 			k.w.fail("I3: %s vanished from b%d without a terminal", k.calls[in.call].rid, b.num)
+		}
+		if !in.left { // its terminal waits for room
+			in.left, in.cause = true, k.lostCause(b, in)
 		}
 	}
 }

@@ -345,7 +345,7 @@ func (w *simWorld) deliver() {
 			l := w.live[i]
 			if w.canUp(l) {
 				busy = true
-				l.b.take(l, 1<<20)
+				l.b.take(l, 16)
 			}
 			for w.canDown(l) {
 				busy = true

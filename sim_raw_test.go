@@ -30,7 +30,7 @@ func (r *simRaw) lost(l *simLink) {
 
 func (r *simRaw) due() instant { return never }
 func (r *simRaw) turn()        {}
-func (r *simRaw) die(kind int)  { r.cutAll(kind) }
+func (r *simRaw) die(kind int) { r.cutAll(kind) }
 
 // start forgets what it knew.
 func (r *simRaw) start() { r.link, r.last, r.token, r.rid = nil, r.last[:0], "", "" }

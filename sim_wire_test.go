@@ -120,6 +120,9 @@ func (k *simBook) extras(b *simBroker, in *simInst, m *message) {
 
 // leastUsed: I14: the least recently used free worker goes first.
 func (k *simBook) leastUsed(b *simBroker, l *simLink, c *simCall) {
+	if b.book.unsure { // peers have room again one after another, in this step
+		return
+	}
 	for _, o := range b.book.links {
 		if o == l || !o.book.worker || o.book.rude || o.book.drained || o.peer.host.(*simWorker).service != c.service {
 			continue
@@ -229,6 +232,7 @@ func (k *simBook) result(b *simBroker, l *simLink, packed []byte, s batch.Status
 		k.w.fail("an extension was sent to %s, which did not advertise", l.id)
 	}
 	if s != batch.Sent || backlog {
+		b.book.unsure = true
 		l.book.anySeq = k.next() // its place in the line of free workers is not known any more
 	}
 	switch s {
@@ -252,7 +256,7 @@ func (k *simBook) result(b *simBroker, l *simLink, packed []byte, s batch.Status
 		k.toClient(b, l, m)
 	case !worker && m.op == opHeartbeat && m.rid != nil:
 		if ci := k.callByRID(l, m.rid); ci >= 0 && !l.book.rude {
-			if i := k.current(&k.calls[ci], b); i < 0 || k.insts[i].over {
+			if i := k.current(&k.calls[ci], b); i < 0 || k.insts[i].terminal {
 				k.w.fail("I2: a beat for %s, which is over", m.rid)
 			}
 		}
@@ -329,6 +333,7 @@ func (k *simBook) toClient(b *simBroker, l *simLink, m *message) {
 		c.harmed = true
 		tok = int(in.tok)
 		if m.op == opReply {
+			in.terminal = true
 			k.close(i)
 		}
 		return
@@ -350,7 +355,7 @@ func (k *simBook) toClient(b *simBroker, l *simLink, m *message) {
 	case m.op == opPartial:
 		t.put++
 	default:
-		in.reported = true
+		in.reported, in.terminal = true, true
 		k.close(i)
 	}
 }
@@ -383,9 +388,10 @@ func (k *simBook) status(b *simBroker, l *simLink, c *simCall, i int32, status s
 		w.fail("I3: TIMEOUT of %s %v before its deadline", c.rid, in.deadline-b.now())
 	case status == statusTimeout && executed != 'f' && !in.dispatched:
 		w.fail("C4: TIMEOUT of %s, which no worker had, is not told as not executed", c.rid)
-	case status == statusWorkerLost && !k.lostCause(b, in):
+	case status == statusWorkerLost && !(in.left && in.cause) && !k.lostCause(b, in):
 		w.fail("W_ERROR of %s, whose worker is well", c.rid)
 	}
+	in.terminal = true
 	k.close(i)
 }
 
