@@ -192,7 +192,7 @@ func (k *checker) checkRequests() {
 func (k *checker) checkServices() {
 	d := k.d
 	type count struct {
-		workers, requests, queued, ready int
+		workers, requests, queued, ready, hasty int
 		bytes                            int64
 	}
 	got := map[*service]*count{}
@@ -219,6 +219,9 @@ func (k *checker) checkServices() {
 		c.requests++
 		if r.queue != nil {
 			c.queued++
+			if r.failFast {
+				c.hasty++
+			}
 			c.bytes += r.size()
 			if waiting[r.service] == nil {
 				waiting[r.service] = map[*clientQueue]bool{}
@@ -239,6 +242,7 @@ func (k *checker) checkServices() {
 			k.must(waiting[s][q], "I12: service %q: a turn for a client that does not wait", s.name)
 		}
 		// I13: never a queued request and a free worker of its service after a step.
+		k.must(s.hasty == c.hasty && (c.hasty == 0 || s.workers > s.draining), "service %q: %d do not wait, counted %d; %d workers, %d draining", s.name, s.hasty, c.hasty, s.workers, s.draining)
 		k.must(s.queued == 0 || s.ready.n == 0, "I13: service %q: %d queued, %d workers free", s.name, s.queued, s.ready.n)
 	}
 }

@@ -172,6 +172,9 @@ func (c *clientConn) onPartial(m *message, now instant) {
 	c.counts.partials.Add(1)
 	part := parseReply(r.service, m.body)
 	if part.err != nil {
+		if said, ok := part.err.(*Error); ok { // a partial is not how a handler ends: nobody can tell whether it has
+			part = protocolError(r.service, "a partial that is an error: "+said.Error())
+		}
 		c.abort(r, part.err, false)
 		return
 	}

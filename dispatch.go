@@ -101,6 +101,7 @@ type request struct {
 	attempt  int   // dispatches so far that were sent: 0 or 1
 	asked    int   // which attempt of its client's this is, 1 for the first
 	reported bool  // its client was sent a worker's final
+	failFast bool  // it does not wait for a worker to come
 	window   int64 // bytes of credit; 0: the client grants none
 	slot     *slot // nil while queued
 	queue    *clientQueue
@@ -382,8 +383,13 @@ func (d *dispatcher) drain(now instant) {
 // shut ends everything: queued requests were not executed, those in progress
 // may have been, and every worker is disconnected.
 func (d *dispatcher) shut(now instant) {
+	told := d.draining
 	d.now, d.draining = now, true
 	d.eachPeer(func(p *peer) {
+		if p.role == roleClient && p.adv && !told { // first, so that nothing is sent here again
+			appendToClient(d.open(p), p.id, opDrain, nil, nil)
+			d.close(p, origin{})
+		}
 		for r := p.requests.front(); r != nil; r = p.requests.front() {
 			if r.slot == nil {
 				d.end(r, statusDraining, "false", causeGone)

@@ -291,7 +291,7 @@ func (d *dispatcher) addRequest(p *peer, s *service, rid []byte, o options, hash
 		r.ofClient.owner, r.inQueue.owner = r, r
 	}
 	r.client, r.service, r.arrived = p, s, d.now
-	r.attempt, r.asked, r.reported = 0, max(o.attempt, 1), false
+	r.attempt, r.asked, r.reported, r.failFast = 0, max(o.attempt, 1), false, o.failFast
 	r.ridLen = copy(r.ridBuf[:], rid)
 	if r.window = p.window; o.credit > 0 && p.adv {
 		r.window = o.credit

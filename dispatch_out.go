@@ -226,6 +226,7 @@ func (d *dispatcher) settleSlowly(b *outbox) {
 	for _, i := range undone {
 		if w := b.oldOrigin[i].peer; w.service != nil && d.services[w.service.name] == w.service {
 			d.pump(w.service)
+			d.abandoned(w.service)
 		}
 	}
 	for _, p := range tried {
@@ -398,7 +399,11 @@ func (d *dispatcher) finish() {
 			continue
 		}
 		for r := p.requests.front(); r != nil; r = p.requests.front() {
-			d.end(r, statusSlowClient, "", causeGone)
+			executed := ""
+			if r.slot == nil {
+				executed = "false"
+			}
+			d.end(r, statusSlowClient, executed, causeGone)
 		}
 	}
 }

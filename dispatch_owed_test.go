@@ -59,6 +59,10 @@ func (b *book) checkStatus(i *instance, status, body string) {
 		w.fatalf("I3: %s timed out at %v, its deadline was %v", i.data, w.now, i.deadline)
 	case status == statusWorkerLost && !i.emitted:
 		w.fatalf("%s was at no worker and got %s", i.data, body)
+	case status == statusNoWorker:
+		if !no || !strings.Contains(i.options, "failFast") {
+			w.fatalf("%s waits for a worker and ended with %s", i.data, body)
+		}
 	case status != statusTimeout && status != statusWorkerLost && status != statusSlowClient:
 		w.fatalf("%s was accepted and ended with %s", i.data, body)
 	}

@@ -18,6 +18,7 @@ type service struct {
 
 	turns  list[clientQueue] // clients that wait, the one whose turn it is first
 	queued int
+	hasty  int // of these, those that do not wait for a worker to come
 	bytes  int64
 
 	completed uint64
@@ -72,6 +73,9 @@ func (d *dispatcher) enqueue(r *request, head bool) {
 	}
 	s.queued++
 	d.queued++
+	if r.failFast {
+		s.hasty++
+	}
 	s.bytes += r.size()
 	d.queuedBytes += r.size()
 }
@@ -106,6 +110,9 @@ func (d *dispatcher) dequeue(r *request) {
 	q.requests.remove(&r.inQueue)
 	s.queued--
 	d.queued--
+	if r.failFast {
+		s.hasty--
+	}
 	s.bytes -= r.size()
 	d.queuedBytes -= r.size()
 	r.queue = nil
@@ -155,6 +162,26 @@ func (d *dispatcher) pump(s *service) {
 		d.dispatch(r, w, r.data, options)
 		if cap(r.data)+cap(r.options) > 16<<10 { // memory that no limit counts any more
 			r.data, r.options = nil, nil
+		}
+	}
+}
+
+// abandoned ends the requests that wait and would rather fail than wait for a
+// worker to come, if the last one that takes requests is gone.
+func (d *dispatcher) abandoned(s *service) {
+	if s.hasty == 0 || s.workers > s.draining {
+		return
+	}
+	for t := s.turns.head; t != nil; {
+		q := t.owner
+		t = t.next
+		for k := q.requests.head; k != nil; {
+			r := k.owner
+			k = k.next
+			if r.failFast {
+				d.stats.Abandoned++
+				d.end(r, statusNoWorker, "false", "")
+			}
 		}
 	}
 }

@@ -147,6 +147,7 @@ func (d *dispatcher) fromWorker(l int, id []byte, p *peer, m *message) {
 			p.service.draining++
 		}
 		d.setReady(p)
+		d.abandoned(p.service)
 	case opHello:
 		c, ok := parseCaps(m.caps)
 		if !ok || !p.adv {
@@ -454,5 +455,6 @@ func (d *dispatcher) workerLost(w *peer, reason string) {
 	if w.draining {
 		s.draining--
 	}
+	d.abandoned(s)
 	d.releaseService(s)
 }

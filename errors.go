@@ -257,11 +257,15 @@ func brokerStatus(service, status string, executed *bool) reply {
 		return protocolError(service, "unknown status "+strconv.Quote(status))
 	}
 	e := &callError{err: s.err, service: service, outcome: s.outcome}
-	if executed != nil {
+	switch {
+	case executed != nil && *executed:
+		e.outcome = Executed
+	case executed != nil:
 		e.outcome = NotExecuted
-		if *executed {
-			e.outcome = Executed
-		}
+	case s.outcome == NotExecuted:
+		// Our broker says so where it says this. Without it the word may be that of
+		// a Node worker, whose response.error(code) sends no msg: its handler ran.
+		e.outcome = MayHaveExecuted
 	}
 	if status != statusTimeout {
 		e.detail = status

@@ -1,6 +1,7 @@
 package omdp
 
 import (
+	"errors"
 	"fmt"
 	"log/slog"
 	"math/rand/v2"
@@ -296,7 +297,8 @@ func (w *Worker) serve(t *task) {
 	}()
 	r := &t.res
 	switch {
-	case r.stopped() != nil: // over before it began
+	case r.stopped() != nil: // over before it began: the client is told so, and not an error as of a handler's
+		r.final(nil, false, statusBefore(r.stopped()))
 	case !isJSON(t.req.data.b):
 		// `undefined` was seen instead of JSON; the text is that of zmq-omdp 4f18192 lib/Worker.js.
 		r.final([]byte(`"ERR_MSG_PARSE"`), false, "500")
@@ -308,6 +310,14 @@ func (w *Worker) serve(t *task) {
 	}
 	r.finish(nil)
 	returned = true
+}
+
+// statusBefore is the status, as JSON, of a request whose handler never began.
+func statusBefore(cause error) string {
+	if errors.Is(cause, ErrTimeout) {
+		return `"` + statusTimeout + `"`
+	}
+	return `"` + statusWorkerLost + `"`
 }
 
 // crashed ends the request of a handler that did not return. The client is
