@@ -1,6 +1,7 @@
 package omdp
 
 import (
+	"slices"
 	"time"
 
 	"github.com/zmq-omdp/omdp/internal/batch"
@@ -11,15 +12,16 @@ import (
 // the wire. Of the core it looks at counters, and asks it only whether a peer
 // or a request is there, where the wire does not tell.
 type simBook struct {
-	w     *simWorld
-	calls []simCall
-	insts []simInst
-	toks  []simTok
-	open  []int32 // instances that are neither ended nor gone
-	m     message
-	in    batch.In
-	seq   int64 // of what happens at workers, for I14
-	sent  int   // REQUESTs that clients put on the wire
+	w       *simWorld
+	calls   []simCall
+	insts   []simInst
+	toks    []simTok
+	open    []int32 // instances that are neither ended nor gone
+	m       message
+	in      batch.In
+	seq     int64 // of what happens at workers, for I14
+	sent    int   // REQUESTs that clients put on the wire
+	retries [simClients]int
 }
 
 // simCall is one call of a client, or of a raw peer that plays one.
@@ -31,13 +33,15 @@ type simCall struct {
 	timeout  time.Duration // ≤ 0: none
 	deadline instant       // by its client's clock; never: none
 	script   uint16        // what a handler does
-	pend     *simPending
+	former   []string      // ids that were used up
 
 	ended   bool
 	harmed  bool // a handler of a raw peer's had it: what it says is not ours
+	attempt int
 	sends   int
-	runs    int // handlers started
-	ran     int // … that said their final
+	link    *simLink // of the last REQUEST
+	runs    int      // handlers started
+	ran     int      // … that said their final
 	outcome Outcome
 	tok     int32 // whose partials the user was given; -1: none
 	parts   int
@@ -51,6 +55,7 @@ type simCall struct {
 type simInst struct {
 	call        int32
 	b           *simBroker
+	rid         string
 	link        *simLink // whom it answers to
 	num         uint32   // … as the core knows it
 	asked       int
@@ -65,45 +70,48 @@ type simInst struct {
 	adv         bool    // its client had told its life then
 	reported    bool    // its client was sent a final
 	dispatched  bool
+	gone        bool // its client was forgotten
 	terminal    bool // it was told its end
 	left, cause bool // the core has it no more; its worker was lost then
 }
 
 // simTok is one dispatch.
 type simTok struct {
-	token [tokenLen]byte
-	inst  int32
-	link  *simLink // the worker's
-	num   uint32   // the worker, as the core knows it
-	heard instant  // by the broker's clock
-	said  int      // partials that the worker put on the wire
-	put   int      // partials that the broker put on the wire
-	run   bool
-	final bool // the worker put a final on the wire
-	got   bool // the broker took it
-	done  bool // the broker took it back
+	token   [tokenLen]byte
+	inst    int32
+	link    *simLink // the worker's
+	num     uint32   // the worker, as the core knows it
+	heard   instant  // by the broker's clock
+	said    int      // partials that the worker put on the wire
+	put     int      // partials that the broker put on the wire
+	run     bool
+	skipped bool // no handler began
+	final   bool // the worker put a final on the wire
+	got     bool // the broker took it
+	done    bool // the broker took it back
 }
 
 // linkBook is what the observer knows of one connection at its broker.
 type linkBook struct {
-	num     uint32 // of the peer at the core; 0: unknown there
-	worker  bool
-	adv     bool
-	told    time.Duration // its interval
-	heard   instant       // by the broker's clock
-	toldAt  instant       // the broker's last word to it that was taken
-	owedEnd int           // LOST answers
-	left    bool          // it said DISCONNECT or broke the rules: the broker may forget it
-	unreach bool
-	gone    bool // the core forgot it
-	full    bool // in the present batch there was no room for it
-	held    int
-	lastSeq int64 // the last dispatch to it
-	anySeq  int64 // the last change of its places
-	drained bool
-	rude    bool // a hostile peer: what it may do is not checked
-	reqAt   instant
-	beatAt  instant // by its own clock: its last beat
+	num      uint32 // of the peer at the core; 0: unknown there
+	worker   bool
+	adv      bool
+	told     time.Duration // its interval
+	heard    instant       // by the broker's clock
+	toldAt   instant       // the broker's last word to it that was taken
+	owedEnd  int           // LOST answers
+	left     bool          // it said DISCONNECT or broke the rules: the broker may forget it
+	unreach  bool
+	gone     bool // the core forgot it
+	toldCaps bool // the broker's capabilities came on it
+	full     bool // in the present batch there was no room for it
+	held     int
+	lastSeq  int64 // the last dispatch to it
+	anySeq   int64 // the last change of its places
+	drained  bool
+	rude     bool // a hostile peer: what it may do is not checked
+	reqAt    instant
+	beatAt   instant // by its own clock: its last beat
 }
 
 type brokerBook struct {
@@ -156,7 +164,7 @@ func (k *simBook) callOf(data []byte) int {
 // bodyOf reads a handler's word: {"status":200,"msg":"t0001p2"}.
 func (k *simBook) bodyOf(body [][]byte) (tok int, kind byte, n int) {
 	const head = `{"status":200,"msg":"t`
-	if len(body) != 1 || len(body[0]) != len(head)+8 || string(body[0][:len(head)]) != head || string(body[0][len(head)+6:]) != `"}` {
+	if len(body) != 1 || len(body[0]) != len(head)+8 || string(body[0][:10]) != head[:10] || string(body[0][13:len(head)]) != head[13:] || string(body[0][len(head)+6:]) != `"}` {
 		return -1, 0, 0
 	}
 	b := body[0][len(head):]
@@ -181,10 +189,19 @@ func (k *simBook) current(c *simCall, b *simBroker) int32 {
 	return c.inst[b.num]
 }
 
+// named tells whether rid is, or was, the call's.
+func (c *simCall) named(rid []byte) bool {
+	return c.rid == string(rid) || slices.Contains(c.former, string(rid))
+}
+
 // callByRID finds the call that a link's message names.
 func (k *simBook) callByRID(l *simLink, rid []byte) int {
+	client := k.w.clientOf(l)
+	if client < 0 {
+		return -1
+	}
 	for i := len(k.calls) - 1; i >= 0; i-- {
-		if k.calls[i].rid == string(rid) && k.w.clientOf(l) == k.calls[i].client {
+		if c := &k.calls[i]; c.client == client && (c.rid == string(rid) || slices.Contains(c.former, string(rid))) {
 			return i
 		}
 	}
@@ -256,7 +273,7 @@ func (k *simBook) arrived(b *simBroker, l *simLink, ok bool, f [][]byte) {
 func (k *simBook) request(b *simBroker, l *simLink, m *message) {
 	w, was, st := k.w, &b.before, &b.d.stats
 	ci := k.callOf(m.data)
-	if ci < 0 || k.calls[ci].rid != string(m.rid) || k.calls[ci].client != w.clientOf(l) {
+	if ci < 0 || k.calls[ci].client != w.clientOf(l) || !k.calls[ci].named(m.rid) {
 		if !l.book.rude {
 			w.fail("a REQUEST that nobody made: %q", m.data)
 		}
@@ -292,19 +309,20 @@ func (k *simBook) request(b *simBroker, l *simLink, m *message) {
 		k.unskip(b, c)
 	case accepted:
 		if was1 != nil {
-			if was1.link == l || asked <= was1.asked || !was1.partial {
+			// A peer that was forgotten and did not greet again has no life to be known by.
+			if same := l.book.adv && was1.adv; was1.link == l || same && (asked <= was1.asked || !was1.partial) {
 				if k.coreHas(was1, true) || !k.mayVanish(was1) {
 					w.fail("I21: %s is live at b%d and was accepted again", c.rid, b.num)
 				}
 			}
 			k.close(old)
-		} else if old >= 0 && l.book.adv && b.d.lim.window > 0 {
+		} else if old >= 0 && k.insts[old].rid == string(m.rid) && l.book.adv && b.d.lim.window > 0 {
 			e := &k.insts[old]
 			if (asked <= e.asked || e.reported) && b.now()-e.acceptedAt < b.d.lim.window && e.adv {
 				w.fail("I21: %s ended at b%d within the window and attempt %d was accepted again", c.rid, b.num, asked)
 			}
 		}
-		k.insts = append(k.insts, simInst{call: int32(ci), b: b, link: l, num: b.d.peers[0][l.id].num, asked: asked,
+		k.insts = append(k.insts, simInst{call: int32(ci), rid: string(m.rid), b: b, link: l, num: b.d.peers[0][l.id].num, asked: asked,
 			deadline: k.deadlineAt(b, o), tok: -1, acceptedSeq: k.next(), acceptedAt: b.now(), adv: l.book.adv})
 		i := int32(len(k.insts) - 1)
 		c.inst[b.num], c.life[b.num] = i, b.life
@@ -410,7 +428,7 @@ func (k *simBook) reply(b *simBroker, l *simLink, m *message) {
 	switch {
 	case took && (!current || final != (st.Completed != was.Completed)):
 		w.fail("I6: a result of %s was taken under a token that is not the current one, or after its end", c.rid)
-	case took && c.rid != string(m.rid):
+	case took && in.rid != string(m.rid):
 		w.fail("I1: a result for another request was taken")
 	case !took && current && t.num == l.book.num && k.coreHas(in, true):
 		w.fail("a result of %s was lost", c.rid)

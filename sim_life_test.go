@@ -67,6 +67,7 @@ func (k *simBook) forgot(b *simBroker, l *simLink) {
 	} else {
 		for j := len(k.open) - 1; j >= 0; j-- {
 			if in := &k.insts[k.open[j]]; in.link == l && in.num == l.book.num && in.b == b {
+				in.gone = true
 				k.close(k.open[j])
 			}
 		}

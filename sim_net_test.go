@@ -167,6 +167,7 @@ func (w *simWorld) sends(l *simLink, o *batch.Out) {
 		}
 	}
 	o.Reset()
+	o.Pack = false
 	w.push(l)
 }
 
@@ -369,6 +370,7 @@ func (w *simWorld) handDown(l *simLink) {
 		w.traceMessage(l.peer.name+"<", l, in.B, true)
 	}
 	f := in.Next()
+	w.book.hears(l, f[1:])
 	l.peer.receive(l, f[1:])
 	w.event()
 }

@@ -18,7 +18,7 @@ func (w *simWorld) choose(c choice) {
 	a, b := int(c.a), int(c.b)
 	switch c.op {
 	case opCall:
-		w.clients[a%w.conf.clients].call(b, c.c)
+		w.clients[a%w.conf.clients].call(byte(b&1%w.conf.services), b>>1&3 < 2, b>>6 == 0 && a>>6 == 0, w.timeout(b>>3), w.script(c.c, a>>4))
 	case opPlainCall:
 		if w.conf.plains > 0 {
 			w.plains[a%w.conf.plains].call(byte(b&1%w.conf.services), w.timeout(b>>1), w.script(c.c, a>>4))
@@ -32,8 +32,10 @@ func (w *simWorld) choose(c choice) {
 	case opRun:
 		w.run(w.span([...]int{1, 2, 2, 3, 3, 4, 4, 5, 5, 6, 6, 6, 7, 7, 8, 9}[a%16]), true)
 	case opPass:
+		w.loose = true
 		w.run(w.span([...]int{1, 2, 3, 4, 5, 6, 8, 9}[a%8]), false)
 	case opHold:
+		w.loose = true
 		if l := w.pick(a); l != nil {
 			if b&1 == 0 {
 				l.holdUp = !l.holdUp
@@ -286,7 +288,7 @@ func (w *simWorld) news() {
 		w.plains[i].call(0, 60*time.Second, 0)
 	}
 	for i := range w.clients[:w.conf.clients] {
-		w.clients[i].fresh(0)
+		w.clients[i].fresh()
 	}
 	w.run(2*w.conf.hb, true)
 	for i := first; i < len(w.book.calls); i++ {

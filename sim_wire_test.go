@@ -59,7 +59,7 @@ func (k *simBook) dispatched(b *simBroker, l *simLink, m *message) {
 	}
 	c := &k.calls[ci]
 	i := k.current(c, b)
-	if i < 0 || c.rid != string(m.rid) || k.insts[i].over {
+	if i < 0 || k.insts[i].rid != string(m.rid) || k.insts[i].over {
 		w.fail("I2: %s was dispatched, but b%d holds it no more", m.rid, b.num)
 	}
 	in := &k.insts[i]
@@ -213,8 +213,7 @@ func (k *simBook) find(in *simInst) *request {
 	if p == nil || p.num != in.num {
 		return nil
 	}
-	c := &k.calls[in.call]
-	rid := append(k.w.ridBuf[:0], c.rid...)
+	rid := append(k.w.ridBuf[:0], in.rid...)
 	return d.requests.find(p, rid, d.requests.hash(p, rid))
 }
 
@@ -341,7 +340,7 @@ func (k *simBook) toClient(b *simBroker, l *simLink, m *message) {
 	switch {
 	case tok < 0:
 		w.fail("I6: %s was sent what nobody with a right to it said: %q", c.rid, m.body)
-	case in.over:
+	case in.over && !in.gone:
 		w.fail("I2: %s was sent something after its end", c.rid)
 	case in.link != l || in.num != l.book.num && l.book.num != 0:
 		w.fail("I1: a reply to %s went to %s, not to %s", c.rid, l.id, in.link.id)
@@ -376,11 +375,20 @@ func (k *simBook) status(b *simBroker, l *simLink, c *simCall, i int32, status s
 			return
 		}
 	}
-	ends := status == statusTimeout || status == statusWorkerLost || status == statusSlowClient || b.book.shut
+	ends := status == statusTimeout || status == statusWorkerLost || status == statusSlowClient || status == statusNoWorker || b.book.shut
+	if i >= 0 && k.insts[i].over && k.insts[i].gone && !k.insts[i].terminal && ends { // written before its client was forgotten
+		k.insts[i].terminal = true
+		return
+	}
 	if !ends || i < 0 || k.insts[i].over || k.insts[i].link != l {
-		w.fail("I2: %s was sent %s, it is owed none", c.rid, status)
+		w.fail("I2: %s was sent %s, it is owed none: i %d", c.rid, status, i)
 	}
 	in := &k.insts[i]
+	if in.tok >= 0 && k.toks[in.tok].skipped && k.toks[in.tok].got {
+		in.reported, in.terminal = true, true
+		k.close(i)
+		return
+	}
 	switch {
 	case executed == 'f' && in.dispatched:
 		w.fail("C4: %s ended with %s as not executed, a worker has it", c.rid, status)

@@ -450,12 +450,24 @@ func (k *simWorker) final(j *simJob, failed bool) bool {
 	if j.call >= 0 && j.began {
 		k.w.book.calls[j.call].ran++
 	}
+	if !j.began { // the client is told so
+		if j.tok >= 0 {
+			k.w.book.toks[j.tok].skipped = true
+		}
+		appendReplyJSON(&k.out, opReply, j.t.token(), j.t.rid(), statusBefore(j.cause), nil)
+		k.w.sends(j.link, &k.out)
+		return true
+	}
 	kind := byte('f')
 	if failed {
 		kind = 'e'
 	}
 	k.out.Pack = j.t.res.packs
-	appendReplyJSON(&k.out, opReply, j.t.token(), j.t.rid(), "200", k.body(j, kind))
+	code := "200"
+	if failed {
+		code = "500"
+	}
+	appendReplyJSON(&k.out, opReply, j.t.token(), j.t.rid(), code, k.body(j, kind))
 	k.w.sends(j.link, &k.out)
 	return true
 }
