@@ -36,6 +36,7 @@ type simCall struct {
 	former   []string      // ids that were used up
 
 	ended   bool
+	twice   bool // a broker had it twice: once for a socket that it did not know any more
 	harmed  bool // a handler of a raw peer's had it: what it says is not ours
 	attempt int
 	sends   int
@@ -189,6 +190,19 @@ func (k *simBook) current(c *simCall, b *simBroker) int32 {
 	return c.inst[b.num]
 }
 
+// at finds the instance of a call that answers to l; else the latest.
+func (k *simBook) at(ci int, b *simBroker, l *simLink) int32 {
+	c := &k.calls[ci]
+	if c.twice {
+		for i := len(k.insts) - 1; i >= 0; i-- {
+			if in := &k.insts[i]; int(in.call) == ci && in.b == b && in.link == l {
+				return int32(i)
+			}
+		}
+	}
+	return k.current(c, b)
+}
+
 // named tells whether rid is, or was, the call's.
 func (c *simCall) named(rid []byte) bool {
 	return c.rid == string(rid) || slices.Contains(c.former, string(rid))
@@ -282,7 +296,7 @@ func (k *simBook) request(b *simBroker, l *simLink, m *message) {
 	c := &k.calls[ci]
 	o, _ := parseOptions(m.options)
 	asked := max(o.attempt, 1)
-	old := k.current(c, b)
+	old := k.at(ci, b, l)
 	var was1 *simInst
 	if old >= 0 && !k.insts[old].over {
 		was1 = &k.insts[old]
@@ -300,6 +314,11 @@ func (k *simBook) request(b *simBroker, l *simLink, m *message) {
 	}
 	switch {
 	case adopted:
+		if c.twice { // which of them?
+			if i := k.liveOf(ci, b, l); i >= 0 {
+				was1 = &k.insts[i]
+			}
+		}
 		if was1 == nil || was1.link == l || asked <= was1.asked || was1.partial && !was1.over {
 			w.fail("adoption of what may not be adopted: attempt %d of %s", asked, c.rid)
 		}
@@ -315,7 +334,11 @@ func (k *simBook) request(b *simBroker, l *simLink, m *message) {
 					w.fail("I21: %s is live at b%d and was accepted again", c.rid, b.num)
 				}
 			}
-			k.close(old)
+			if l.book.adv && was1.adv || was1.link == l || !k.coreHas(was1, true) {
+				k.close(old)
+			} else {
+				c.twice = true
+			}
 		} else if old >= 0 && k.insts[old].rid == string(m.rid) && l.book.adv && b.d.lim.window > 0 {
 			e := &k.insts[old]
 			if (asked <= e.asked || e.reported) && b.now()-e.acceptedAt < b.d.lim.window && e.adv {
@@ -329,7 +352,7 @@ func (k *simBook) request(b *simBroker, l *simLink, m *message) {
 		k.open = append(k.open, i)
 		b.book.live++
 	case dup:
-		if was1 == nil || was1.link != l && asked > was1.asked {
+		if !c.twice && (was1 == nil || was1.link != l && asked > was1.asked) {
 			w.fail("I21: attempt %d of %s at b%d was dropped as a duplicate of nothing", asked, c.rid, b.num)
 		}
 	default:
@@ -338,6 +361,16 @@ func (k *simBook) request(b *simBroker, l *simLink, m *message) {
 			c.owed[b.num]--
 		}
 	}
+}
+
+// liveOf finds an instance that the core has no more for the link that the book knows.
+func (k *simBook) liveOf(ci int, b *simBroker, l *simLink) int32 {
+	for _, i := range k.open {
+		if in := &k.insts[i]; int(in.call) == ci && in.b == b && in.link != l && !k.coreHas(in, true) {
+			return i
+		}
+	}
+	return -1
 }
 
 // deadlineAt is when a request's time is over, by what it asks for.
@@ -364,7 +397,7 @@ func (k *simBook) canceled(b *simBroker, l *simLink, m *message) {
 		}
 		return
 	}
-	i := k.current(&k.calls[ci], b)
+	i := k.at(ci, b, l)
 	switch {
 	case i < 0 || k.insts[i].over || k.insts[i].link != l:
 		if n > 0 {

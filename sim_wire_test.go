@@ -59,6 +59,15 @@ func (k *simBook) dispatched(b *simBroker, l *simLink, m *message) {
 	}
 	c := &k.calls[ci]
 	i := k.current(c, b)
+	if c.twice {
+		for _, j := range k.open {
+			if in := &k.insts[j]; int(in.call) == ci && in.b == b && in.tok < 0 {
+				if r := k.find(in); r != nil && r.slot != nil && r.slot.token == t.token {
+					i = j
+				}
+			}
+		}
+	}
 	if i < 0 || k.insts[i].rid != string(m.rid) || k.insts[i].over {
 		w.fail("I2: %s was dispatched, but b%d holds it no more", m.rid, b.num)
 	}
@@ -255,7 +264,7 @@ func (k *simBook) result(b *simBroker, l *simLink, packed []byte, s batch.Status
 		k.toClient(b, l, m)
 	case !worker && m.op == opHeartbeat && m.rid != nil:
 		if ci := k.callByRID(l, m.rid); ci >= 0 && !l.book.rude {
-			if i := k.current(&k.calls[ci], b); i < 0 || k.insts[i].terminal {
+			if i := k.at(ci, b, l); i < 0 || k.insts[i].terminal {
 				k.w.fail("I2: a beat for %s, which is over", m.rid)
 			}
 		}
@@ -318,7 +327,7 @@ func (k *simBook) toClient(b *simBroker, l *simLink, m *message) {
 		return
 	}
 	c := &k.calls[ci]
-	i := k.current(c, b)
+	i := k.at(ci, b, l)
 	if status, executed := statusOf(m.body); status != nil {
 		k.status(b, l, c, i, string(status), executed)
 		return
