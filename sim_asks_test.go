@@ -55,7 +55,7 @@ func (k *simBook) request1(cl *simClient, l *simLink, m *message) {
 		w.fail("C1: %s is sent after its end", c.rid)
 	case c.parts > 0:
 		w.fail("I5, C5: %s is sent again after a partial", c.rid)
-	case left < 0 && o.timeout >= 0, left >= 0 && (o.timeout < left-time.Millisecond || o.timeout > left+time.Millisecond):
+	case c.deadline == never && o.timeout >= 0, c.deadline != never && (o.timeout < left-time.Millisecond || o.timeout > max(left+time.Millisecond, time.Millisecond)):
 		w.fail("C5: %s has %v left, its REQUEST says %v", c.rid, left, o.timeout)
 	case attempt < c.attempt || attempt > c.attempt+1 || attempt > simAttempts:
 		w.fail("I20: %s is sent as attempt %d after %d", c.rid, attempt, c.attempt)

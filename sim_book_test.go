@@ -330,7 +330,7 @@ func (k *simBook) request(b *simBroker, l *simLink, m *message) {
 		if was1 != nil {
 			// A peer that was forgotten and did not greet again has no life to be known by.
 			if same := l.book.adv && was1.adv; was1.link == l || same && (asked <= was1.asked || !was1.partial) {
-				if k.coreHas(was1, true) || !k.mayVanish(was1) {
+				if was1.link != l && k.coreHas(was1, true) || !k.mayVanish(was1) {
 					w.fail("I21: %s is live at b%d and was accepted again", c.rid, b.num)
 				}
 			}
@@ -345,6 +345,7 @@ func (k *simBook) request(b *simBroker, l *simLink, m *message) {
 				w.fail("I21: %s ended at b%d within the window and attempt %d was accepted again", c.rid, b.num, asked)
 			}
 		}
+		k.waitsAnew(b, c)
 		k.insts = append(k.insts, simInst{call: int32(ci), rid: string(m.rid), b: b, link: l, num: b.d.peers[0][l.id].num, asked: asked,
 			deadline: k.deadlineAt(b, o), tok: -1, acceptedSeq: k.next(), acceptedAt: b.now(), adv: l.book.adv})
 		i := int32(len(k.insts) - 1)
@@ -361,6 +362,16 @@ func (k *simBook) request(b *simBroker, l *simLink, m *message) {
 			c.owed[b.num]--
 		}
 	}
+}
+
+// waitsAnew: a client that had nothing waiting at a service starts its turn.
+func (k *simBook) waitsAnew(b *simBroker, c *simCall) {
+	for _, i := range k.open {
+		if o := &k.insts[i]; o.b == b && o.tok < 0 && k.calls[o.call].client == c.client && k.calls[o.call].service == c.service && k.queued(o) {
+			return
+		}
+	}
+	k.unskip(b, c)
 }
 
 // liveOf finds an instance that the core has no more for the link that the book knows.
