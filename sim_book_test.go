@@ -239,6 +239,7 @@ func (k *simBook) arrived(b *simBroker, l *simLink, ok bool, f [][]byte) {
 		l.book.left = true
 		after := *st // R2: it moves its sender's counter only
 		after.Malformed, after.WorkerLost, after.Dropped, after.Ignored = was.Malformed, was.WorkerLost, was.Dropped, was.Ignored
+		after.Abandoned = was.Abandoned // FailFast, without a worker now
 		if after != *was {
 			k.w.fail("R2: a malformed message changed more than it may: %+v to %+v", *was, *st)
 		}

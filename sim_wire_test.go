@@ -55,6 +55,8 @@ func (k *simBook) dispatched(b *simBroker, l *simLink, m *message) {
 	l.book.held++
 	ci := k.callOf(m.data)
 	if ci < 0 {
+		l.book.lastSeq = k.next()
+		l.book.anySeq = l.book.lastSeq
 		return // a raw peer's
 	}
 	c := &k.calls[ci]
