@@ -302,6 +302,9 @@ func (k *simBook) request(b *simBroker, l *simLink, m *message) {
 	if old >= 0 && !k.insts[old].over {
 		was1 = &k.insts[old]
 	}
+	if was1 != nil && was1.rid != string(m.rid) { // under a new id it is another request
+		c.twice, was1, old = true, nil, -1
+	}
 	accepted, adopted := st.Accepted != was.Accepted, st.Adopted != was.Adopted
 	dup, refused := st.Duplicates != was.Duplicates, st.Refused != was.Refused
 	n := 0
@@ -324,6 +327,7 @@ func (k *simBook) request(b *simBroker, l *simLink, m *message) {
 			w.fail("adoption of what may not be adopted: attempt %d of %s", asked, c.rid)
 		}
 		was1.link, was1.num, was1.asked = l, b.d.peers[0][l.id].num, asked
+		was1.undone = false // it goes to the tail
 		was1.deadline = k.deadlineAt(b, o)
 		was1.acceptedSeq = k.next()
 		k.unskip(b, c)
