@@ -196,7 +196,7 @@ func (k *checker) checkWorker(w *peer) {
 	if w.held != w.slots.n {
 		k.bad("S2: worker %q: held %d, counted %d", w.id, w.held, w.slots.n)
 	}
-	if may := !w.draining && !w.backlog.blocked() && !w.resting && w.held < w.concurrency; may != w.ready.listed() {
+	if may := !w.draining && !w.unreachable && !w.backlog.blocked() && !w.resting && w.held < w.concurrency; may != w.ready.listed() {
 		k.bad("S2: worker %q: may be given requests: %v, listed: %v", w.id, may, w.ready.listed())
 	}
 	if w.ready.listed() {

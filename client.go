@@ -7,6 +7,7 @@ import (
 	"log/slog"
 	"math/rand/v2"
 	"slices"
+	"strconv"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -192,7 +193,7 @@ func (c *Client) configure() error {
 			return fmt.Errorf("Endpoints[%d]: %w", i, err)
 		}
 		if e == c.endpoint || slices.Contains(f.Endpoints[:i], e) {
-			return fieldError(fmt.Sprintf("Endpoints[%d]", i), e, "is there twice")
+			return fieldError(fmt.Sprintf("Endpoints[%d]", i), strconv.Quote(e), "is given twice")
 		}
 	}
 	c.settings = settings{f.Heartbeat, f.Liveness, f.ReconnectMin, f.ReconnectMax, f.MaxBody, f.DrainTimeout}

@@ -249,13 +249,15 @@ func (c *clientConn) tick(now instant) instant {
 	c.mu.Lock()
 	w := &c.turn
 	w.reset()
-	alarm := never
-	if c.known.index == 0 {
+	first := c.known.index == 0
+	if first {
 		c.table.expire(now, w)
-		alarm = c.table.timing.alarm
 	}
 	c.table.turn(now, c.known, w)
-	alarm = min(alarm, c.known.alarm)
+	alarm, sooner := c.known.alarm, c.rearm()
+	if first {
+		alarm = min(alarm, c.table.timing.alarm)
+	}
 	l, flush := c.link, false
 	if l != nil && w.hello && l.Queued() <= maxJam {
 		out := l.Begin()
@@ -275,6 +277,9 @@ func (c *clientConn) tick(now instant) instant {
 	c.mu.Unlock()
 	if flush {
 		l.Flush()
+	}
+	if sooner && !first {
+		c.conns[0].session.wake()
 	}
 	if w.again {
 		c.mu.Lock()

@@ -122,7 +122,8 @@ type brokerBook struct {
 	total    int
 	live     int // instances of it in open
 	slots    []int32
-	undone   [2]bool
+	undone   [2]int32 // by service: what is at the head of all, as it could not be sent; -1: nothing
+	inBatch  [2]bool
 	links    []*simLink // that the core knows
 	skips    [2][simClients][simClients]uint8
 	unsure   bool // in this step peers may get room
@@ -130,7 +131,9 @@ type brokerBook struct {
 	shut     bool
 }
 
-func (k *brokerBook) reset() { *k = brokerBook{slots: k.slots[:0], links: k.links[:0]} }
+func (k *brokerBook) reset() {
+	*k = brokerBook{slots: k.slots[:0], links: k.links[:0], undone: [2]int32{-1, -1}}
+}
 
 func (k *simBook) reset(w *simWorld) {
 	*k = simBook{w: w, calls: k.calls[:0], insts: k.insts[:0], toks: k.toks[:0], open: k.open[:0], in: k.in}
