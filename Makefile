@@ -1,7 +1,7 @@
 # omdp: `make` prints what there is. Every target that builds runs
 # tools/setup.sh first, which installs nothing when all is there.
 
-.PHONY: help setup echo test lint vuln bench bench-quick bench-build fuzz cover
+.PHONY: help setup echo test lint vuln bench bench-quick bench-build fuzz cover model
 
 help: ## print this
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -33,6 +33,9 @@ bench-build: setup ## compile all that the benchmark runs
 FUZZTIME ?= 20s
 fuzz: setup ## search with every fuzz target, FUZZTIME=20s each
 	@sh tools/fuzz.sh $(FUZZTIME)
+
+model: ## check the model of one request with spin, every mechanism missed when taken away (minutes)
+	@sh tools/model.sh
 
 cover: setup ## coverage of the tests, to cover.out
 	go test -coverpkg=./... -coverprofile=cover.out ./...

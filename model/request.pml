@@ -56,6 +56,7 @@ hidden byte LIVEKEY;      /* a REQUEST for a live key creates nothing (I21) */
 hidden byte OWNLINK;      /* a connection's beats and cancels touch what it asked for itself; off: what its client did */
 hidden byte KEEPLIFE;     /* the life of a connection that was given up is remembered */
 hidden byte NAMEATTEMPT;  /* LOST names the attempt that it is about */
+hidden byte OWNBEAT;      /* LOST counts only after a beat for this attempt was sent */
 hidden byte SUMOUTCOME;   /* the outcome counts what earlier attempts may have done */
 
 /* The names of the properties, always 0: the checker prints the expression of
@@ -102,6 +103,7 @@ inline configure() {
 		OWNLINK = option("OWNLINK", 1);
 		KEEPLIFE = option("KEEPLIFE", 1);
 		NAMEATTEMPT = option("NAMEATTEMPT", 1);
+		OWNBEAT = option("OWNBEAT", 0);
 		SUMOUTCOME = option("SUMOUTCOME", 1);
 	}
 }
@@ -139,6 +141,7 @@ bit  cId;                               /* 1: the fresh id that a DUPLICATE aske
 bool cUp = true;
 byte cLink;                             /* number of the present or last connection */
 byte cGot;                              /* the token of the partials that the caller has */
+bit  cBeat;                             /* a beat for it was sent since it was */
 bit  cMaybe;                            /* an attempt before this one may have been executed */
 byte cEnds;                             /* how often the caller was told an end */
 bit  cDone;                             /* the end was a final of a worker */
@@ -355,7 +358,7 @@ inline hear() {
 		fi
 	:: m == W_ERROR || m == LOST ->
 		if
-		:: cState == OUT && x / 4 == cId && (m == W_ERROR || x % 4 == cAttempt || !NAMEATTEMPT) ->
+		:: cState == OUT && x / 4 == cId && (m == W_ERROR || x % 4 == cAttempt || !NAMEATTEMPT) && (m == W_ERROR || cBeat || !OWNBEAT) ->
 						assert(BELIEF || !HELD(cLink) || broker[at[cLink]].attempt != cAttempt);
 			lostAttempt()
 		:: else
@@ -390,13 +393,16 @@ inline giveUp() {
 	fi
 }
 
+/* OWNBEAT takes a heartbeat for longer than an answer to the last one. */
+#define UNANSWERED (toClient ?? [LOST, _] || toBroker[cLink] ?? [BEAT, _])
+
 proctype Client() {
 end:	do
 	:: atomic { C_OPEN && !broker[0].leaving ->
 		cLink++; assert(BOUND || cLink < LINKS); cUp = true; at[cLink] = 0 }
 	:: atomic { C_OPEN && BROKERS == 2 && !broker[1].leaving ->
 		cLink++; assert(BOUND || cLink < LINKS); cUp = true; at[cLink] = 1 }
-	:: d_step { C_SEND -> tellBroker(REQUEST); cState = OUT }
+	:: d_step { C_SEND -> tellBroker(REQUEST); cState = OUT; cBeat = 0 }
 	:: d_step { C_HEAR -> toClient?m,x; hear(); m = 0; x = 0 }
 	:: d_step { C_STALE -> stale?m,x; hear(); m = 0; x = 0 }
 	:: d_step { C_CUT -> dropLink(); m = 0; x = 0;
@@ -404,10 +410,10 @@ end:	do
 		:: cState == OUT -> lostAttempt()
 		:: else
 		fi }
-	:: d_step { beats < BEATS && cUp && cState == OUT -> beats++; tellBroker(BEAT) }
+	:: d_step { beats < BEATS && cUp && cState == OUT && (!OWNBEAT || !UNANSWERED) -> beats++; cBeat = OWNBEAT; tellBroker(BEAT) }
 	:: d_step { (GIVEUP || DEADLINE) && cState != OVER && !(ENDLESS && CALLERSTURN) -> giveUp() }
 	:: d_step { CALLERSTURN && QUIET -> giveUp() }
-	:: d_step { T_BEAT && QUIET -> tellBroker(BEAT) }
+	:: d_step { T_BEAT && QUIET -> cBeat = OWNBEAT; tellBroker(BEAT) }
 	od
 }
 
@@ -476,11 +482,19 @@ inline onRequest() {
 		:: g == broker[b].link || x % 4 <= broker[b].attempt      /* creates nothing */
 		:: else ->
 			if
-			:: broker[b].live == QUEUED || !broker[b].partial || !ADOPTCLEAN ->   /* adopted */
-				printf("@ broker: adopted by connection %d, attempt %d\n", g, x % 4);
-				broker[b].link = g; broker[b].attempt = x % 4
+			:: broker[b].live == INPROGRESS && broker[b].partial && ADOPTCLEAN ->  /* its partials are gone: anew */
+				drop();
+				if
+				:: broker[b].leaving -> tellClient(g, DRAINING, x)
+				:: else -> accept()
+				fi
 			:: else ->
-				drop(); accept()
+				if
+				:: broker[b].leaving -> tellClient(g, DRAINING, x)  /* this attempt was not executed */
+				:: else ->
+					printf("@ broker: adopted by connection %d, attempt %d\n", g, x % 4);
+					broker[b].link = g; broker[b].attempt = x % 4
+				fi
 			fi
 		fi
 	:: else ->

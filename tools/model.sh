@@ -154,6 +154,7 @@ safety|holds|cancel, endless handlers|GIVEUP ENDLESS FAULTS=1 $all
 safety|holds|deadlines and cancel|DEADLINE GIVEUP FAULTS=1 $all
 safety|holds|three restarts and losses|FAULTS=3 LOSS RESTART
 safety|holds|beats by the client's life|-OWNLINK FAULTS=2 LOSS CUT
+safety|holds|LOST after a beat of its own|-NAMEATTEMPT OWNBEAT BEATS=2 FAULTS=2 LOSS WCUT
 cycles|holds|no endless run|GIVEUP FAULTS=1 $all
 safety|I6|without: token|-TOKEN FAULTS=2 EARLY
 safety|MIXED|without: link generation|-LINKGEN BROKERS=2 FAULTS=2 CUT
