@@ -1,5 +1,5 @@
 #!/bin/sh
-# Checks model/request.pml exhaustively with spin: every configuration of
+# Checks the model in model/ exhaustively with spin: every configuration of
 # faults must hold, and every mechanism that is taken away must be missed.
 # docs/model.md says what that means. Installs spin through the system's
 # package manager when it is missing, as tools/setup.sh does for libzmq.
@@ -48,7 +48,7 @@ fi
 dir=$(mktemp -d)
 trap 'rm -rf "$dir"' EXIT
 trap 'trap - TERM; kill 0; exit 1' INT TERM HUP
-cp model/request.pml "$dir"
+cp model/*.pml "$dir"
 cd "$dir"
 spin -a request.pml >spin.out 2>&1 && [ -s pan.c ] || { cat spin.out >&2; die "spin refused the model"; }
 
