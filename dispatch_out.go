@@ -303,7 +303,9 @@ func (d *dispatcher) unsent(packed []byte, o origin) *request {
 const (
 	retryMin   = 100 * time.Microsecond
 	retryMax   = 5 * time.Millisecond
-	retryCount = 512 // messages of one peer tried at once
+	retryEach  = 50 * time.Microsecond // … or so much for each peer that waits, if that is more
+	retryCount = 512                   // messages of one peer tried at once
+	retryPeers = 32                    // in one batch: an exchange remembers 64 refusals, and refuses all after them
 )
 
 func (d *dispatcher) block(p *peer) {
@@ -323,7 +325,7 @@ func (d *dispatcher) block(p *peer) {
 
 // later sets when q is tried next: twice as long after each try without success.
 func (d *dispatcher) later(q *backlog) {
-	q.wait = min(max(2*q.wait, retryMin), retryMax)
+	q.wait = min(max(2*q.wait, retryMin), max(retryMax, time.Duration(d.blocked.n)*retryEach))
 	q.at = d.now + q.wait
 	d.retryAt = min(d.retryAt, q.at)
 }
@@ -390,6 +392,7 @@ func (d *dispatcher) dropBacklog(p *peer) {
 // retry tries the head of every backlog again.
 func (d *dispatcher) retry() {
 	d.retryAt = never
+	tried := 0
 	for k := d.blocked.head; k != nil; {
 		q := k.owner
 		k = k.next
@@ -400,7 +403,13 @@ func (d *dispatcher) retry() {
 		if q.trying { // its listener has not sent it yet
 			continue
 		}
+		if tried++; tried > retryPeers { // the others in the next one, before these again
+			d.retryAt = d.now
+			return
+		}
 		q.trying = true
+		d.blocked.remove(&q.node)
+		d.blocked.pushBack(&q.node)
 		b := &d.boxes[q.peer.listener]
 		bytes := 0
 		count := min(q.out.Len(), retryCount)
