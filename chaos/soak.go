@@ -200,7 +200,8 @@ func steady(ctx context.Context, s *spawner, v *verdict, length time.Duration) (
 		return "", err
 	}
 	defer f.close()
-	if _, err := f.start(ctx, orders{Role: roleWorker, Soak: soakBulk}); err != nil {
+	bulk, err := f.start(ctx, orders{Role: roleWorker, Soak: soakBulk})
+	if err != nil {
 		return "", err
 	}
 	if _, _, err := f.crowd(ctx, places, time.Second); err != nil { // warm
@@ -213,7 +214,7 @@ func steady(ctx context.Context, s *spawner, v *verdict, length time.Duration) (
 	if err != nil {
 		return "", err
 	}
-	stuck, err := stuckClient(ctx, f, v)
+	stuck, err := stuckClient(ctx, f, bulk, v)
 	return text + "; " + stuck, err
 }
 
@@ -289,6 +290,14 @@ func (c *company) rest() error {
 	return c.err
 }
 
+// end has them all gone.
+func (c *company) end() {
+	for _, k := range []*child{c.slow, c.stuck, c.flow, c.vanishing} {
+		k.kill()
+		c.f.all = slices.DeleteFunc(c.f.all, func(o *child) bool { return o == k })
+	}
+}
+
 // steadyGood tells whether the load was held: nearly all calls were good, and
 // the others ran out of time. (More of them than that: the machine has not the
 // time for such a load, and what was measured says nothing.)
@@ -335,6 +344,7 @@ func steadyLoad(ctx context.Context, f *family, v *verdict, length time.Duration
 			return "", err
 		}
 	}
+	c.end()
 	bad := compare(v, use[0], use[1])
 	v.note(steadyGood(all), "%d calls, %d ok, %d refused, others %v; p99 %v after the first %v, %v at the end; %d stops, %d kills",
 		all.Begun, all.OK, all.Refused, all.Others, fine(p99[0]), first, fine(p99[1]), c.stopped, c.vanished)
