@@ -260,6 +260,9 @@ func (k *simBook) arrived(b *simBroker, l *simLink, ok bool, f [][]byte) {
 	case opRequest:
 		k.request(b, l, m)
 	case opHello, opReady:
+		if b.d.peers[0][l.id] == nil { // refused at a limit
+			break
+		}
 		l.book.adv = l.book.adv || m.caps != nil
 		if !l.book.rude {
 			l.book.told = l.peer.host.(interface{ beat() time.Duration }).beat()
@@ -301,7 +304,7 @@ func (k *simBook) request(b *simBroker, l *simLink, m *message) {
 	o, _ := parseOptions(m.options)
 	asked := max(o.attempt, 1)
 	old := k.at(ci, b, l)
-	var was1 *simInst
+	var was1 *simInst // what is live
 	if old >= 0 && !k.insts[old].over {
 		was1 = &k.insts[old]
 	}
@@ -365,6 +368,9 @@ func (k *simBook) request(b *simBroker, l *simLink, m *message) {
 			w.fail("I21: attempt %d of %s at b%d was dropped as a duplicate of nothing", asked, c.rid, b.num)
 		}
 	default:
+		if was1 != nil && was1.link != l && asked > was1.asked && was1.partial { // its former socket's is over all the same
+			k.close(old)
+		}
 		c.owed[b.num]++
 		if st.Dropped != was.Dropped {
 			c.owed[b.num]--

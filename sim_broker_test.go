@@ -273,7 +273,7 @@ func (b *simBroker) flush() {
 			w.mix(packed, byte(s))
 		}
 		b.open()
-		d.settle(b.now(), 0)
+		d.settleSent(b.now(), 0)
 		b.done(nil)
 		b.book.unsure = false
 	}
@@ -283,6 +283,12 @@ func (b *simBroker) flush() {
 func (b *simBroker) end() {
 	b.flush()
 	d := b.d
+	if b.w.allRead(b) {
+		b.open()
+		d.drained(b.now(), 0)
+		b.done(nil)
+		b.flush()
+	}
 	b.at = d.deadline()
 	if d.retryAt <= b.at { // a few tries in a second are as good as thousands
 		b.at = max(b.at, d.now+40*time.Millisecond)

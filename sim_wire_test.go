@@ -139,7 +139,7 @@ func (k *simBook) leastUsed(b *simBroker, l *simLink, c *simCall) {
 			continue
 		}
 		if o.book.held < o.peer.host.(*simWorker).conc && o.book.anySeq < l.book.lastSeq {
-			if p := b.d.peers[0][o.id]; p != nil && p.held < p.concurrency && !p.backlog.blocked() && !p.resting {
+			if p := b.d.peers[0][o.id]; p != nil && p.held == o.book.held && !p.backlog.blocked() && !p.resting && !p.unreachable {
 				k.w.fail("I14: %s got %s before %s, which was used longer ago", l.id, c.rid, o.id)
 			}
 		}
