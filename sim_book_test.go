@@ -126,7 +126,8 @@ type brokerBook struct {
 	inBatch  [2]bool
 	links    []*simLink // that the core knows
 	skips    [2][simClients][simClients]uint8
-	unsure   bool // in this step peers may get room
+	lastOf   [simClients]*simLink // that was given a dispatch
+	unsure   bool                 // in this step peers may get room
 	draining bool
 	shut     bool
 }
@@ -242,7 +243,7 @@ func (k *simBook) arrived(b *simBroker, l *simLink, ok bool, f [][]byte) {
 		l.book.left = true
 		after := *st // R2: it moves its sender's counter only
 		after.Malformed, after.WorkerLost, after.Dropped, after.Ignored = was.Malformed, was.WorkerLost, was.Dropped, was.Ignored
-		after.Abandoned = was.Abandoned // FailFast, without a worker now
+		after.Abandoned, after.SlowClients = was.Abandoned, was.SlowClients // FailFast, without a worker now; a peer told so that does not read
 		if after != *was {
 			k.w.fail("R2: a malformed message changed more than it may: %+v to %+v", *was, *st)
 		}

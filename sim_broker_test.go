@@ -215,6 +215,9 @@ func (b *simBroker) open() {
 // done looks at what a step of the core did; l is whose message it was.
 func (b *simBroker) done(l *simLink) {
 	w, d := b.w, b.d
+	if l != nil {
+		w.book.meet(b, l) // before what it is given at once
+	}
 	if d.stats.Dispatched != b.before.Dispatched {
 		out := &d.boxes[0].out
 		for i := b.book.said; i < out.Len(); i++ {

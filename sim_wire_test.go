@@ -181,6 +181,12 @@ func (k *simBook) turns(b *simBroker, i int32) {
 		}
 	}
 	skips := &b.book.skips[c.service]
+	if l := k.insts[i].link; b.book.lastOf[c.client] != l { // for the core, on another connection it is another client
+		b.book.lastOf[c.client] = l
+		for o := range skips {
+			skips[o][c.client] = 0
+		}
+	}
 	skips[c.client] = [simClients]uint8{}
 	for o := range waits {
 		if !waits[o] {
