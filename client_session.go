@@ -337,7 +337,7 @@ func (c *clientConn) tick(now instant) instant {
 // lost ends what was on the link that is gone, or lets it be sent again.
 func (c *clientConn) lost(l link, reason error) {
 	c.mu.Lock()
-	if c.known.heardOf {
+	if c.known.heardOf && !c.known.leaving { // one that leaves would be asked again and again
 		c.session.backoff.reset()
 	}
 	now := c.now()

@@ -126,7 +126,8 @@ type brokerBook struct {
 	inBatch  [2]bool
 	links    []*simLink // that the core knows
 	skips    [2][simClients][simClients]uint8
-	unsure   bool // in this step peers may get room
+	lastOf   [simClients]*simLink // that was given a dispatch
+	unsure   bool                 // in this step peers may get room
 	draining bool
 	shut     bool
 }
@@ -242,7 +243,7 @@ func (k *simBook) arrived(b *simBroker, l *simLink, ok bool, f [][]byte) {
 		l.book.left = true
 		after := *st // R2: it moves its sender's counter only
 		after.Malformed, after.WorkerLost, after.Dropped, after.Ignored = was.Malformed, was.WorkerLost, was.Dropped, was.Ignored
-		after.Abandoned = was.Abandoned // FailFast, without a worker now
+		after.Abandoned, after.SlowClients = was.Abandoned, was.SlowClients // FailFast, without a worker now; a peer told so that does not read
 		if after != *was {
 			k.w.fail("R2: a malformed message changed more than it may: %+v to %+v", *was, *st)
 		}
@@ -260,6 +261,9 @@ func (k *simBook) arrived(b *simBroker, l *simLink, ok bool, f [][]byte) {
 	case opRequest:
 		k.request(b, l, m)
 	case opHello, opReady:
+		if b.d.peers[0][l.id] == nil { // refused at a limit
+			break
+		}
 		l.book.adv = l.book.adv || m.caps != nil
 		if !l.book.rude {
 			l.book.told = l.peer.host.(interface{ beat() time.Duration }).beat()
@@ -301,7 +305,7 @@ func (k *simBook) request(b *simBroker, l *simLink, m *message) {
 	o, _ := parseOptions(m.options)
 	asked := max(o.attempt, 1)
 	old := k.at(ci, b, l)
-	var was1 *simInst
+	var was1 *simInst // what is live
 	if old >= 0 && !k.insts[old].over {
 		was1 = &k.insts[old]
 	}
@@ -365,6 +369,9 @@ func (k *simBook) request(b *simBroker, l *simLink, m *message) {
 			w.fail("I21: attempt %d of %s at b%d was dropped as a duplicate of nothing", asked, c.rid, b.num)
 		}
 	default:
+		if was1 != nil && was1.link != l && asked > was1.asked && was1.partial { // its former socket's is over all the same
+			k.close(old)
+		}
 		c.owed[b.num]++
 		if st.Dropped != was.Dropped {
 			c.owed[b.num]--

@@ -215,6 +215,9 @@ func (b *simBroker) open() {
 // done looks at what a step of the core did; l is whose message it was.
 func (b *simBroker) done(l *simLink) {
 	w, d := b.w, b.d
+	if l != nil {
+		w.book.meet(b, l) // before what it is given at once
+	}
 	if d.stats.Dispatched != b.before.Dispatched {
 		out := &d.boxes[0].out
 		for i := b.book.said; i < out.Len(); i++ {
@@ -273,7 +276,7 @@ func (b *simBroker) flush() {
 			w.mix(packed, byte(s))
 		}
 		b.open()
-		d.settle(b.now(), 0)
+		d.settleSent(b.now(), 0)
 		b.done(nil)
 		b.book.unsure = false
 	}
@@ -283,6 +286,12 @@ func (b *simBroker) flush() {
 func (b *simBroker) end() {
 	b.flush()
 	d := b.d
+	if b.w.allRead(b) {
+		b.open()
+		d.drained(b.now(), 0)
+		b.done(nil)
+		b.flush()
+	}
 	b.at = d.deadline()
 	if d.retryAt <= b.at { // a few tries in a second are as good as thousands
 		b.at = max(b.at, d.now+40*time.Millisecond)

@@ -161,7 +161,7 @@ func (c *simClient) lost(l *simLink) {
 	if k == nil {
 		return
 	}
-	if k.known.heardOf {
+	if k.known.heardOf && !k.known.leaving {
 		k.backoff.reset()
 	}
 	k.link = nil

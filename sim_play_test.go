@@ -290,7 +290,9 @@ func (w *simWorld) news() {
 	for i := range w.clients[:w.conf.clients] {
 		w.clients[i].fresh()
 	}
-	w.run(2*w.conf.hb, true)
+	for n := 0; n < 20 && !w.allEnded(); n++ {
+		w.run(w.conf.hb/2, true)
+	}
 	for i := first; i < len(w.book.calls); i++ {
 		c := &w.book.calls[i]
 		if !c.ended || c.outcome != Executed && c.client < len(w.clients) || c.ran != 1 && !c.harmed {

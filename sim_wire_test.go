@@ -139,7 +139,7 @@ func (k *simBook) leastUsed(b *simBroker, l *simLink, c *simCall) {
 			continue
 		}
 		if o.book.held < o.peer.host.(*simWorker).conc && o.book.anySeq < l.book.lastSeq {
-			if p := b.d.peers[0][o.id]; p != nil && p.held < p.concurrency && !p.backlog.blocked() && !p.resting {
+			if p := b.d.peers[0][o.id]; p != nil && p.held == o.book.held && !p.backlog.blocked() && !p.resting && !p.unreachable {
 				k.w.fail("I14: %s got %s before %s, which was used longer ago", l.id, c.rid, o.id)
 			}
 		}
@@ -181,6 +181,12 @@ func (k *simBook) turns(b *simBroker, i int32) {
 		}
 	}
 	skips := &b.book.skips[c.service]
+	if l := k.insts[i].link; b.book.lastOf[c.client] != l { // for the core, on another connection it is another client
+		b.book.lastOf[c.client] = l
+		for o := range skips {
+			skips[o][c.client] = 0
+		}
+	}
 	skips[c.client] = [simClients]uint8{}
 	for o := range waits {
 		if !waits[o] {
