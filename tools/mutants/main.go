@@ -3,8 +3,9 @@
 // `make mutants`. It ends with 1 if one survives, does not compile or does not
 // apply.
 //
-// The tree is left alone: the compiler is given a copy of what a mutant
-// changes. Time is the processor's, of one thread, so that it makes no
+// The tree is left alone: the compiler is given copies of the files that
+// mutants change, with all mutants in them, of which each run of the tests
+// chooses one. Time is the processor's, of one thread, so that it makes no
 // difference what else the machine does.
 package main
 
@@ -47,6 +48,7 @@ var checks = []check{
 }
 
 var (
+	root = flag.String("root", ".", "the top of the repository")
 	only = flag.String("run", "", "only mutants whose name matches this")
 	jobs = flag.Int("j", 2, "mutants at a time")
 	show = flag.Bool("v", false, "print what the tests said")
@@ -55,7 +57,11 @@ var (
 
 func main() {
 	flag.Parse()
-	all, err := chosen()
+	err := os.Chdir(*root)
+	var all []mutant
+	if err == nil {
+		all, err = chosen()
+	}
 	if err == nil {
 		err = judge(all)
 	}
@@ -88,7 +94,7 @@ func chosen() ([]mutant, error) {
 		}
 	}
 	if len(some) == 0 {
-		stale = append(stale, fmt.Errorf("no mutant of %d is called like %q; this runs at the top of the repository", len(all), *only))
+		stale = append(stale, fmt.Errorf("no mutant of %d is called like %q", len(all), *only))
 	}
 	return some, errors.Join(stale...)
 }
@@ -113,37 +119,40 @@ func judge(all []mutant) error {
 		return err
 	}
 	defer os.RemoveAll(tmp)
-	none := mutant{name: "none"}
-	if v := none.try(tmp, "none"); v.by != "" || v.err != nil {
-		return fmt.Errorf("without a fault: found by %s in %.1f s (%s): %w\n%s", v.by, v.took.Seconds(), v.says, v.err, v.output)
+	bin := filepath.Join(tmp, "planted.test")
+	if err := build(bin, tmp, all); err != nil {
+		return err
+	}
+	if v := try(bin, 0); v.by != "" || v.err != nil {
+		return fmt.Errorf("without a fault: found by %q in %.1f s, %v\n%s", v.by, v.took.Seconds(), v.err, v.output)
 	}
 	verdicts := make([]chan verdict, len(all))
-	places := make(chan int, *jobs)
+	places := make(chan bool, *jobs)
 	for i := range all {
 		verdicts[i] = make(chan verdict, 1)
 	}
 	go func() {
 		for i := range all {
-			places <- i
+			places <- true
 			go func() {
-				verdicts[i] <- all[i].try(tmp, fmt.Sprint(i))
+				verdicts[i] <- try(bin, i+1)
 				<-places
 			}()
 		}
 	}()
-	row := "%-33s %-10s %-28s %-8s %s\n"
-	fmt.Printf(row, "mutant", "breaks", "found by", "says", "seconds")
+	const row = "%-33s %-10s %-27s %-5s %7s\n"
+	fmt.Printf(row, "mutant", "breaks", "found by", "as", "seconds")
 	found := 0
 	for i, m := range all {
 		v := <-verdicts[i]
-		switch {
+		switch seconds := fmt.Sprintf("%.1f", v.took.Seconds()); {
 		case v.err != nil:
-			fmt.Printf(row, m.name, m.breaks, "- "+v.err.Error(), "", "")
+			fmt.Printf(row, m.name, m.breaks, v.err, "", seconds)
 		case v.by == "":
-			fmt.Printf(row, m.name, m.breaks, "- NOT FOUND", "", fmt.Sprintf("%.1f", v.took.Seconds()))
+			fmt.Printf(row, m.name, m.breaks, "NOT FOUND", "", seconds)
 		default:
 			found++
-			fmt.Printf(row, m.name, m.breaks, v.by, v.says, fmt.Sprintf("%.1f", v.took.Seconds()))
+			fmt.Printf(row, m.name, m.breaks, v.by, v.says, seconds)
 		}
 		if *show || v.err != nil {
 			fmt.Println(v.output)
@@ -152,6 +161,48 @@ func judge(all []mutant) error {
 	fmt.Printf("%d of %d mutants found\n", found, len(all))
 	if found != len(all) {
 		return fmt.Errorf("%d survived", len(all)-found)
+	}
+	return nil
+}
+
+// build compiles the tests of the root package, without those of the outside,
+// with all mutants in them.
+func build(bin, tmp string, all []mutant) error {
+	files, err := plant(".", all)
+	if err != nil {
+		return err
+	}
+	replace := map[string]string{}
+	for name, text := range files {
+		at := filepath.Join(tmp, strings.ReplaceAll(name, "/", "_"))
+		if err := os.WriteFile(at, []byte(text), 0o600); err != nil {
+			return err
+		}
+		replace[name] = at
+	}
+	tests, err := filepath.Glob("*_test.go")
+	if err != nil {
+		return err
+	}
+	for _, name := range tests {
+		text, err := read(".", name)
+		if err != nil {
+			return err
+		}
+		if strings.Contains(text, "\npackage omdp_test\n") || strings.HasPrefix(text, "package omdp_test\n") {
+			replace[name] = ""
+		}
+	}
+	overlay, err := json.Marshal(map[string]any{"Replace": replace})
+	if err != nil {
+		return err
+	}
+	list := filepath.Join(tmp, "overlay.json")
+	if err := os.WriteFile(list, overlay, 0o600); err != nil {
+		return err
+	}
+	if out, err := exec.Command("go", "test", "-c", "-overlay", list, "-o", bin, ".").CombinedOutput(); err != nil {
+		return fmt.Errorf("a mutant does not compile: %w\n%s", err, out)
 	}
 	return nil
 }
@@ -165,66 +216,14 @@ type verdict struct {
 	err    error // it could not be tried
 }
 
-// try builds the tests with a mutant in the library and runs the checks until
-// one finds it.
-func (m *mutant) try(tmp, name string) (v verdict) {
-	bin := filepath.Join(tmp, name+".test")
-	defer os.Remove(bin)
-	if v.output, v.err = m.build(bin, filepath.Join(tmp, name)); v.err != nil {
-		return v
-	}
+// try runs the checks until one finds mutant n.
+func try(bin string, n int) (v verdict) {
 	for _, c := range checks {
-		if c.run(bin, &v); v.by != "" || v.err != nil {
+		if c.run(bin, n, &v); v.by != "" || v.err != nil {
 			break
 		}
 	}
 	return v
-}
-
-// build compiles the tests of the root package, those of the outside left
-// out, with the files that m changes in place of the tree's.
-func (m *mutant) build(bin, dir string) (output string, err error) {
-	files, err := m.apply(".")
-	if err != nil {
-		return "", err
-	}
-	if err := os.Mkdir(dir, 0o700); err != nil {
-		return "", err
-	}
-	replace := map[string]string{}
-	tests, err := filepath.Glob("*_test.go")
-	if err != nil {
-		return "", err
-	}
-	for _, name := range tests {
-		text, err := os.ReadFile(name)
-		if err != nil {
-			return "", err
-		}
-		if strings.Contains(string(text), "\npackage omdp_test\n") {
-			replace[name] = ""
-		}
-	}
-	for name, text := range files {
-		at := filepath.Join(dir, strings.ReplaceAll(name, "/", "_"))
-		if err := os.WriteFile(at, []byte(text), 0o600); err != nil {
-			return "", err
-		}
-		replace[name] = at
-	}
-	overlay, err := json.Marshal(map[string]any{"Replace": replace})
-	if err != nil {
-		return "", err
-	}
-	list := filepath.Join(dir, "overlay.json")
-	if err := os.WriteFile(list, overlay, 0o600); err != nil {
-		return "", err
-	}
-	out, err := exec.Command("go", "test", "-c", "-overlay", list, "-o", bin, ".").CombinedOutput()
-	if err != nil {
-		err = errors.New("DOES NOT COMPILE")
-	}
-	return string(out), err
 }
 
 var (
@@ -232,13 +231,13 @@ var (
 	rule   = regexp.MustCompile(`\b[ISRLCK][0-9]{1,2}[ab]?\b`)
 )
 
-// run runs one check on a test binary, and notes what it found.
-func (c *check) run(bin string, v *verdict) {
+// run runs one check with mutant n, and notes what it found.
+func (c *check) run(bin string, n int, v *verdict) {
 	ctx, cancel := context.WithTimeout(context.Background(), patience)
 	defer cancel()
 	args := append([]string{"-test.run=^(" + c.tests + ")$", "-test.failfast", "-test.short", "-test.timeout=0"}, c.flags...)
 	cmd := exec.CommandContext(ctx, bin, args...)
-	cmd.Env = append(os.Environ(), "GOMAXPROCS=1")
+	cmd.Env = append(os.Environ(), "GOMAXPROCS=1", fmt.Sprintf("%s=%d", chooser, n))
 	out, err := cmd.CombinedOutput()
 	v.output += string(out)
 	if cmd.ProcessState == nil {

@@ -84,11 +84,10 @@ func (m *mutant) apply(root string) (map[string]string, error) {
 	for _, h := range m.hunks {
 		text, ok := files[h.file]
 		if !ok {
-			b, err := os.ReadFile(filepath.Join(root, h.file))
-			if err != nil {
+			var err error
+			if text, err = read(root, h.file); err != nil {
 				return nil, fmt.Errorf("%s: %w", m.name, err)
 			}
-			text = string(b)
 		}
 		if n := strings.Count(text, h.old); n != 1 {
 			return nil, fmt.Errorf("%s does not apply any more: what it changes is %d times in %s, want once:\n%s", m.name, n, h.file, h.old)
@@ -96,4 +95,9 @@ func (m *mutant) apply(root string) (map[string]string, error) {
 		files[h.file] = strings.Replace(text, h.old, h.new, 1)
 	}
 	return files, nil
+}
+
+func read(root, name string) (string, error) {
+	b, err := os.ReadFile(filepath.Join(root, name))
+	return string(b), err
 }
