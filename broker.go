@@ -306,7 +306,7 @@ func (b *Broker) turn(i int) (again, closing bool) {
 	now := time.Since(b.epoch)
 	b.core.expire(now)
 	more, err := l.router.Exchange(b.core.take(i), &l.in)
-	b.core.settle(now, i)
+	b.core.settleSent(now, i)
 	if err != nil {
 		b.fail(l, err)
 		return false, true
@@ -317,6 +317,9 @@ func (b *Broker) turn(i int) (again, closing bool) {
 		} else {
 			b.core.malformed(now, i, f[0], b.m.worker)
 		}
+	}
+	if !more {
+		b.core.drained(now, i)
 	}
 	b.report()
 	for j, o := range b.listeners {

@@ -77,6 +77,7 @@ type peer struct {
 	concurrency int
 	held        int // slots, draining ones included
 	draining    bool
+	unreachable bool    // a send to it failed: it is given nothing more, and lost when all that came from it was read
 	beatAt      instant // when it is told next that the broker lives
 	burst       int     // requests in the present batch
 	burstTurn   uint64  // … which is this one

@@ -58,8 +58,8 @@ func (d *dispatcher) onHello(l int, id []byte, p *peer, m *message) {
 	if p.life != "" && p.life != c.ID { // another life under the same routing id: the old one's calls are over
 		d.dropAll(p)
 	}
-	if p.outstanding == 0 && p.life != c.ID { // else what it has keeps its hashes
-		p.key = d.requests.keyOf(c.ID, -1)
+	if p.life != c.ID {
+		d.rekey(p, d.requests.keyOf(c.ID, -1))
 	}
 	p.adv, p.life, p.told, p.window = true, c.ID, c.interval(), min(c.Credit, 1<<40)
 	p.pack = c.Pack > 0
@@ -72,6 +72,18 @@ func (d *dispatcher) onHello(l int, id []byte, p *peer, m *message) {
 		}
 	}
 	d.watch(p)
+}
+
+// rekey files what a client has under its life: a peer that was forgotten may
+// ask before it greets again.
+func (d *dispatcher) rekey(p *peer, key uint64) {
+	for k := p.requests.head; k != nil; k = k.next {
+		d.requests.remove(k.owner)
+	}
+	p.key = key
+	for k := p.requests.head; k != nil; k = k.next {
+		d.requests.add(k.owner, d.requests.hash(p, k.owner.rid()))
+	}
 }
 
 // watch notes that a client beats, so that its silence will be noticed in time.

@@ -223,7 +223,7 @@ func (d *dispatcher) growLost(p *peer) {
 // setReady keeps p in its service's list of free workers exactly while it may
 // be given a request. It joins at the end: the least recently used is first.
 func (d *dispatcher) setReady(p *peer) {
-	may := p.role == roleWorker && !p.dead && !p.draining && !p.backlog.blocked() && !p.resting && p.held < p.concurrency
+	may := p.role == roleWorker && !p.dead && !p.draining && !p.unreachable && !p.backlog.blocked() && !p.resting && p.held < p.concurrency
 	switch {
 	case may && !p.ready.listed():
 		p.service.ready.pushBack(&p.ready)

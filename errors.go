@@ -241,14 +241,20 @@ func parseTwoFrames(service string, body [][]byte) reply {
 	if data == nil {
 		data = []byte{}
 	}
-	switch status := string(body[0][:min(len(body[0]), 64)]); status {
-	case "b", "200":
+	switch status := body[0]; {
+	case string(status) == "b", string(status) == "200":
 		return reply{msg: Message{b: data, raw: true}}
-	case "":
-		return protocolError(service, "a reply with an empty status")
+	case !plainCode(status): // not to be taken for what a handler said
+		return protocolError(service, "a reply of two frames without a status")
 	default:
-		return reply{err: &Error{Service: service, Code: status, Message: string(data)}}
+		return reply{err: &Error{Service: service, Code: string(status), Message: string(data)}}
 	}
+}
+
+// plainCode tells whether b can be the code of an error that stands in a frame
+// of its own: a number or a word, not JSON, not bytes.
+func plainCode(b []byte) bool {
+	return len(b) > 0 && len(b) <= 64 && plainText(b) && b[0] != '{' && b[0] != '['
 }
 
 func brokerStatus(service, status string, executed *bool) reply {

@@ -136,6 +136,13 @@ func TestParseReply(t *testing.T) {
 		{`[]`, ErrProtocol, MayHaveExecuted},
 		{"\xff", ErrProtocol, MayHaveExecuted},
 		{"|x", ErrProtocol, MayHaveExecuted},
+		{"{}|x", ErrProtocol, MayHaveExecuted}, // nobody's code: bytes, JSON, something endless
+		{`{"status":200,"msg":1}|{"status":200,"msg":1}`, ErrProtocol, MayHaveExecuted},
+		{"[418]|x", ErrProtocol, MayHaveExecuted},
+		{`"418"|x`, ErrProtocol, MayHaveExecuted},
+		{"\xff|x", ErrProtocol, MayHaveExecuted},
+		{"\x00|x", ErrProtocol, MayHaveExecuted},
+		{strings.Repeat("4", 65) + "|x", ErrProtocol, MayHaveExecuted},
 	} {
 		r := parseReply("s", split(c.body))
 		if !errors.Is(r.err, c.is) || OutcomeOf(r.err) != c.outcome {

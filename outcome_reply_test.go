@@ -47,16 +47,16 @@ var replyPaths = []errorPath{
 		return s.end()
 	}},
 
-	unreadable("final that can't be read", "", omdp.ErrProtocol, "3", "garbage"),
-	unreadable("final whose value is no JSON", "", omdp.ErrProtocol, "3", `{"status":200,"msg":garbage}`),
-	unreadable("final with a status that is none", "", omdp.ErrProtocol, "3", `{"status":null,"msg":1}`),
-	unreadable("final with an empty status", "", omdp.ErrProtocol, "3", "", "text"),
-	unreadable("partial that can't be read", "rs", omdp.ErrProtocol, "6", "garbage"), // Call reads none
-	unreadable("partial with a status of the broker's", "rs", omdp.ErrOverloaded, "6", `{"status":"OVERLOADED","executed":false}`),
+	badReply("final that can't be read", "", omdp.ErrProtocol, "3", "garbage"),
+	badReply("final whose value is no JSON", "", omdp.ErrProtocol, "3", `{"status":200,"msg":garbage}`),
+	badReply("final with a status that is none", "", omdp.ErrProtocol, "3", `{"status":null,"msg":1}`),
+	badReply("final with an empty status", "", omdp.ErrProtocol, "3", "", "text"),
+	badReply("partial that can't be read", "rs", omdp.ErrProtocol, "6", "garbage"), // Call reads none
+	badReply("partial with a status of the broker's", "rs", omdp.ErrOverloaded, "6", `{"status":"OVERLOADED","executed":false}`),
 	// Its handler goes on: it has not said its last word.
-	unreadable("partial that is an error", "rs", omdp.ErrProtocol, "6", `{"status":418,"msg":"short and stout"}`),
+	badReply("partial that is an error", "rs", omdp.ErrProtocol, "6", `{"status":418,"msg":"short and stout"}`),
 	// response.error('OVERLOADED') of a Node worker sends no msg: its handler ran.
-	unreadable("worker's error without a text", "", omdp.ErrOverloaded, "3", `{"status":"OVERLOADED"}`),
+	badReply("worker's error without a text", "", omdp.ErrOverloaded, "3", `{"status":"OVERLOADED"}`),
 
 	{name: "reader too slow", ways: "rs", want: omdp.ErrSlowConsumer, outcome: omdp.MayHaveExecuted, ran: ranOther, fault: func(s *scene) error {
 		s.serve("inproc", nil)
@@ -116,7 +116,7 @@ func saidByHandler(name string, do omdp.Handler) errorPath {
 
 // unreadable is a call that a worker by hand answers with a payload that no
 // worker of this library sends. What that worker did nobody can tell.
-func unreadable(name, ways string, want error, command string, payload ...string) errorPath {
+func badReply(name, ways string, want error, command string, payload ...string) errorPath {
 	return errorPath{name: name, ways: ways, want: want, outcome: omdp.MayHaveExecuted, ran: ranOther, fault: func(s *scene) error {
 		s.serve("inproc", nil)
 		w := s.rawWorker("W|1|walk")

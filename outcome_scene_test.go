@@ -300,7 +300,7 @@ func (p *between) accept() {
 		if err != nil {
 			return
 		}
-		b, err := net.Dial("tcp", p.to)
+		b, err := stuckDialer.Dial("tcp", p.to)
 		if err != nil {
 			a.Close()
 			continue

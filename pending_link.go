@@ -115,6 +115,9 @@ func (t *pendingTable) onReply(now instant, l *tableLink, m *message) (p *pendin
 	}
 	if fromBroker(m.body) {
 		end, parsed = parseReply(p.service, m.body), true
+		if end.status == statusLost && p.attempt > 1 && !p.asked { // the answer to a beat for the attempt before
+			return nil, reply{}, false, true
+		}
 		if e, ok := end.err.(*callError); ok && t.retry(now, p, end.status, e.outcome) {
 			return nil, reply{}, false, false
 		}
@@ -198,6 +201,7 @@ func (t *pendingTable) beats(now instant, l *tableLink, w *clientTurn) {
 			t.remove(p)
 			w.silent = append(w.silent, p)
 		case now-p.sent >= t.beat:
+			p.asked = true
 			w.beats = append(w.beats, p)
 		}
 		p = next

@@ -172,57 +172,57 @@ func (g *tableGame) turn(t *rapid.T) {
 
 // Whatever happens, each request leaves the table once, none stays past its
 // deadline and slack, and the table is consistent.
-func TestPendingProperties(t *testing.T) {
-	rapid.Check(t, func(t *rapid.T) {
-		g := &tableGame{table: newTestTable(), open: make([]bool, 2), seq: make([]uint64, 2), live: map[*pending]bool{}}
-		t.Repeat(map[string]func(*rapid.T){
-			"add": g.add,
-			"end": func(t *rapid.T) {
-				p := g.pick(t)
-				var out batch.Out
-				g.table.remove(p)
-				g.table.cancel(p, &out)
-				if on := p.link != nil && p.link.extended; out.Len() > 0 != on {
-					t.Fatalf("%d CANCELs for request %d, on a connection that knows it: %v", out.Len(), p.n, on)
+func TestPendingProperties(t *testing.T) { rapid.Check(t, playTable) }
+
+func playTable(t *rapid.T) {
+	g := &tableGame{table: newTestTable(), open: make([]bool, 2), seq: make([]uint64, 2), live: map[*pending]bool{}}
+	t.Repeat(map[string]func(*rapid.T){
+		"add": g.add,
+		"end": func(t *rapid.T) {
+			p := g.pick(t)
+			var out batch.Out
+			g.table.remove(p)
+			g.table.cancel(p, &out)
+			if on := p.link != nil && p.link.extended; out.Len() > 0 != on {
+				t.Fatalf("%d CANCELs for request %d, on a connection that knows it: %v", out.Len(), p.n, on)
+			}
+			g.leave(t, p)
+		},
+		"open": func(t *rapid.T) {
+			if l := g.link(t); !g.open[l.index] {
+				g.table.opened(l)
+				g.open[l.index] = true
+			}
+		},
+		"up":    g.up,
+		"lost":  g.lost,
+		"reply": g.reply,
+		"partial": func(t *rapid.T) {
+			if p := g.pick(t); p.link != nil {
+				if got := g.table.onPartial(g.now, p.link, &message{rid: []byte(p.rid)}); got != p || !p.partial {
+					t.Fatalf("a partial for request %d found %v", p.n, got)
 				}
-				g.leave(t, p)
-			},
-			"open": func(t *rapid.T) {
-				if l := g.link(t); !g.open[l.index] {
-					g.table.opened(l)
-					g.open[l.index] = true
+			}
+		},
+		"drain": func(t *rapid.T) {
+			if l := g.link(t); l.up {
+				g.table.onDrain(l)
+				g.sendAll()
+			}
+		},
+		"turn": g.turn,
+		"": func(t *rapid.T) {
+			if err := g.table.check(); err != nil {
+				t.Fatal(err)
+			}
+			if len(g.live) != g.table.len() {
+				t.Fatalf("%d live, table has %d", len(g.live), g.table.len())
+			}
+			if b := g.table.best; b != nil && g.table.onLinks < g.table.len() {
+				for p := range g.table.waiting {
+					t.Fatalf("request %d waits though link %d takes requests", p.n, b.index)
 				}
-			},
-			"up":    g.up,
-			"lost":  g.lost,
-			"reply": g.reply,
-			"partial": func(t *rapid.T) {
-				if p := g.pick(t); p.link != nil {
-					if got := g.table.onPartial(g.now, p.link, &message{rid: []byte(p.rid)}); got != p || !p.partial {
-						t.Fatalf("a partial for request %d found %v", p.n, got)
-					}
-				}
-			},
-			"drain": func(t *rapid.T) {
-				if l := g.link(t); l.up {
-					g.table.onDrain(l)
-					g.sendAll()
-				}
-			},
-			"turn": g.turn,
-			"": func(t *rapid.T) {
-				if err := g.table.check(); err != nil {
-					t.Fatal(err)
-				}
-				if len(g.live) != g.table.len() {
-					t.Fatalf("%d live, table has %d", len(g.live), g.table.len())
-				}
-				if b := g.table.best; b != nil && g.table.onLinks < g.table.len() {
-					for p := range g.table.waiting {
-						t.Fatalf("request %d waits though link %d takes requests", p.n, b.index)
-					}
-				}
-			},
-		})
+			}
+		},
 	})
 }

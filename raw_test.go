@@ -30,7 +30,13 @@ type rawPeer struct {
 
 func dialRaw(t testing.TB, endpoint string) *rawPeer {
 	t.Helper()
-	p := &rawPeer{in: make(chan []string, 1<<16), done: make(chan struct{})}
+	return dialRawRoom(t, endpoint, 1<<16)
+}
+
+// dialRawRoom is dialRaw with room for so many messages that nobody has read.
+func dialRawRoom(t testing.TB, endpoint string, room int) *rawPeer {
+	t.Helper()
+	p := &rawPeer{in: make(chan []string, room), done: make(chan struct{})}
 	c, err := zsock.Dial(zsock.ConnOptions{Endpoint: endpoint, NoMonitor: true, Deliver: func(in *batch.In) {
 		for f := in.Next(); f != nil; f = in.Next() {
 			p.in <- texts(f)
@@ -241,7 +247,11 @@ type wire struct {
 // dialWire connects and shakes hands as a DEALER with the given identity.
 func dialWire(t testing.TB, endpoint, identity string) *wire {
 	t.Helper()
-	w := dialTCP(t, endpoint)
+	return dialTCP(t, endpoint).shakeHands(t, identity)
+}
+
+func (w *wire) shakeHands(t testing.TB, identity string) *wire {
+	t.Helper()
 	greeting := make([]byte, 64)
 	copy(greeting, "\xff\x00\x00\x00\x00\x00\x00\x00\x01\x7f\x03\x00NULL")
 	ready := []byte("\x05READY")
@@ -286,7 +296,11 @@ func (w *wire) frame() (flags byte, body []byte, err error) {
 	if err != nil {
 		return 0, nil, err
 	}
-	body = make([]byte, binary.BigEndian.Uint64(size))
+	n := binary.BigEndian.Uint64(size)
+	if n > 1<<30 {
+		return 0, nil, fmt.Errorf("a frame of %d bytes", n)
+	}
+	body = make([]byte, n)
 	_, err = io.ReadFull(w.r, body)
 	return flags, body, err
 }

@@ -1,14 +1,21 @@
 #!/bin/sh
-# Runs every fuzz target of the root module for a while.
+# Runs every fuzz target of the root module for a while, all of them, and fails
+# at the end if one found something. Go then has left the input in the target's
+# folder of testdata/fuzz, where every later run of the tests plays it again: it
+# is kept, with the commit that mends what it found.
 #
-#   tools/fuzz.sh [TIME]    TIME for each target, default 20s
+#   tools/fuzz.sh [TIME [PATTERN]]    TIME for each target, default 60s; those that match PATTERN
 set -eu
 cd "$(dirname "$0")/.."
-time=${1:-20s}
+time=${1:-60s}
+pattern=${2:-.}
+failed=
 for pkg in $(go list ./...); do
-	for target in $(go test -list '^Fuzz' "$pkg" | grep '^Fuzz' || :); do
+	for target in $(go test -list '^Fuzz' "$pkg" | grep '^Fuzz' | grep -e "$pattern" || :); do
 		printf '== %s %s\n' "$pkg" "$target" >&2
 		# -fuzzminimizetime=1x: minimising what is merely interesting stalls the search.
-		go test -run '^$' -fuzz "^$target\$" -fuzztime "$time" -fuzzminimizetime 1x "$pkg"
+		go test -run '^$' -fuzz "^$target\$" -fuzztime "$time" -fuzzminimizetime 1x "$pkg" || failed="$failed $target"
 	done
 done
+[ -z "$failed" ] || { echo "fuzz: failed:$failed" >&2 && exit 1; }
+echo "fuzz: ok" >&2

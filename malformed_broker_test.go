@@ -1,0 +1,448 @@
+package omdp_test
+
+import (
+	"fmt"
+	"maps"
+	"regexp"
+	"slices"
+	"strconv"
+	"strings"
+	"testing"
+
+	"github.com/zmq-omdp/omdp"
+)
+
+// Malformed messages to a live broker. In every case a client has a request in
+// progress at a worker, both by hand, on a broker that also has an honest
+// client and worker. One of the two, or a third peer, sends what is malformed;
+// then it is seen what each of them was told, which counters moved and by how
+// much, how the request in progress ended, and that the honest are served.
+
+// sender is who sends the malformed message.
+type sender string
+
+const (
+	theClient   sender = "client"       // whose request is in progress
+	theWorker   sender = "worker"       // that holds it
+	newClient   sender = "new client"   // has said nothing before
+	newWorker   sender = "new worker"   // has not sent READY
+	otherClient sender = "other client" // has said HELLO
+	sameClient  sender = "same client"  // has said HELLO with the life of the client, from a socket of its own
+	otherWorker sender = "other worker" // serves something else
+	leftWorker  sender = "left worker"  // has registered and said DISCONNECT
+)
+
+func (s sender) worker() bool {
+	return s == theWorker || s == newWorker || s == otherWorker || s == leftWorker
+}
+
+// state is how a sending worker stands with the broker afterwards.
+type state uint8
+
+const (
+	unknown    state = iota // told so by DISCONNECT
+	advertised              // registered
+	foreign                 // registered without capabilities
+)
+
+type brokerCase struct {
+	name string
+	from sender
+	send [][]string
+	want brokerWant
+	pack func(frames []string) []string // done to each message before it is sent
+}
+
+type brokerWant struct {
+	moves   string   // counters, besides what the test itself does
+	answers []string // to the sender
+	worker  []string // what the worker of the request in progress is sent
+	client  []string // what its client is sent, before the end of it
+	lost    bool     // it ends with W_ERROR, else with the worker's final
+	ended   bool     // the message ended it
+	after   state    // of a sending worker
+	queued  string   // id of a request that waits, which the client cancels in the end
+}
+
+const malformedStatus = `{"status":"MALFORMED","executed":false}`
+
+// refused is what is to be expected of a malformed message if nothing else is
+// said: it is counted, a worker is told to start anew, and nobody else notices.
+// Of a stranger it must be plain that it was to be a worker's.
+func refused(from sender, frames ...string) brokerWant {
+	switch {
+	case from == theWorker:
+		return brokerWant{moves: "Malformed 1, WorkerLost 1", answers: []string{"W|5"}, lost: true}
+	case from == otherWorker, from.worker() && len(frames) > 1 && len(frames) <= 16 && frames[0] == "W":
+		return brokerWant{moves: "Malformed 1", answers: []string{"W|5"}}
+	}
+	return brokerWant{moves: "Malformed 1"}
+}
+
+// accepted: the client's REQUEST goes to the worker with these frames.
+func accepted(rid, data, options string) brokerWant {
+	return brokerWant{moves: "Accepted 1, Completed 1, Dispatched 1", worker: []string{strings.Join([]string{"W|2|*", rid, data, options, `{"remaining":N,"attempt":1,"credit":0,"raw":true}`}, "|")}}
+}
+
+func waits(rid string) brokerWant {
+	return brokerWant{moves: "Accepted 1, Canceled 1", queued: rid}
+}
+
+// forwarded: the worker's PARTIAL or REPLY goes to the client as it is.
+func forwarded(command string, payload ...string) brokerWant {
+	w := brokerWant{moves: "Partials 1", client: []string{"C|" + command + "|{LIVE}|" + strings.Join(payload, "|")}, after: advertised}
+	if command == "3" {
+		w.moves, w.ended = "Completed 1", true
+	}
+	return w
+}
+
+var (
+	forged    = brokerWant{moves: "Forged 1, WorkerLost 1", answers: []string{"W|5"}, lost: true}
+	early     = brokerWant{moves: "Unregistered 1", answers: []string{"W|5"}}
+	beat4     = brokerWant{client: []string{"C|4|{LIVE}"}, after: advertised}
+	canceled  = brokerWant{moves: "Canceled 1", worker: []string{"W|10|{TOKEN}|{LIVE}|client"}, ended: true}
+	nothing   = brokerWant{}
+	stays     = brokerWant{after: advertised}
+	registers = brokerWant{answers: []string{"W|8|*"}, after: advertised}
+)
+
+var longData = `"` + strings.Repeat("data", 20) + `"` // too long for an id
+
+const (
+	goodOptions = `{"timeout":60000}`
+	goodPayload = `{"status":200,"msg":"x"}`
+)
+
+func fields(header, command string, more ...field) []field {
+	return append([]field{{"header", kindHeader, header}, {"command", kindCommand, command}}, more...)
+}
+
+var (
+	theService = field{"service", kindService, "{SERVICE}"}
+	theRID     = field{"rid", kindRID, "{LIVE}"}
+	theToken   = field{"token", kindToken, "{TOKEN}"}
+	theCaps    = field{"caps", kindCaps, goodCaps}
+	theAmount  = field{"amount", kindAmount, "1000"}
+	thePayload = field{"payload", kindPayload, goodPayload}
+)
+
+// toBroker is every form of what clients and workers send, what it does when
+// it is as it should be, and whatever a spoiled one does but be refused.
+var toBroker = []struct {
+	form form
+	from sender
+	fine brokerWant
+	but  map[string]brokerWant
+}{
+	{form{"REQUEST", fields("C", "2", theService, field{"rid", kindRID, "{NEW}"}, field{"data", kindData, longData}, field{"options", kindOptions, goodOptions})}, theClient,
+		accepted("{NEW}", longData, goodOptions), func() map[string]brokerWant {
+			but := map[string]brokerWant{ // what can't be told from a request that somebody means
+				"service binary": waits("{NEW}"), "service __proto__": waits("{NEW}"), "service toString": waits("{NEW}"), "service of 255 bytes": waits("{NEW}"), "service and rid swapped": waits("{SERVICE}"),
+				"rid binary": accepted("\x00\xff\xfe", longData, goodOptions), "rid unknown": accepted("unknown", longData, goodOptions), "rid of 64 bytes": accepted(strings.Repeat("r", 64), longData, goodOptions),
+				"data missing": accepted("{NEW}", goodOptions, "{}"), "options missing": accepted("{NEW}", longData, "{}"), "options empty": accepted("{NEW}", longData, ""), "options huge": accepted("{NEW}", longData, huge[kindOptions]),
+				"data and options swapped": {moves: "Malformed 1", answers: []string{"C|3|{NEW}|" + malformedStatus}},
+			}
+			for _, v := range append(variantsOf(field{kind: kindData}), variant{"empty", "", true}, variant{"huge", huge[kindData], true}) { // the broker does not read it
+				but["data "+v.name] = accepted("{NEW}", v.value, goodOptions)
+			}
+			for _, v := range optionsVariants { // read, and passed on untouched
+				but["options "+v.name] = brokerWant{moves: "Malformed 1", answers: []string{"C|3|{NEW}|" + malformedStatus}}
+				if v.fine {
+					but["options "+v.name] = accepted("{NEW}", longData, v.value)
+				}
+			}
+			return but
+		}()},
+	{form{"HEARTBEAT", fields("C", "4")}, theClient, nothing, map[string]brokerWant{
+		"command doubled": {moves: "UnknownRequests 1", answers: []string{`C|3|4|{"status":"LOST"}`}},
+	}},
+	{form{"HEARTBEAT of a request", fields("C", "4", theRID)}, theClient, brokerWant{worker: []string{"W|4|{TOKEN}|{LIVE}"}}, map[string]brokerWant{
+		"rid missing": nothing, "rid binary": lostAs("\x00\xff\xfe"), "rid unknown": lostAs("unknown"), "rid of 64 bytes": lostAs(strings.Repeat("r", 64)),
+	}},
+	{form{"HELLO", fields("C", "8", theCaps)}, theClient, brokerWant{answers: []string{"C|8|*"}}, nil},
+	{form{"CREDIT", fields("C", "9", theRID, theAmount)}, theClient, brokerWant{worker: []string{"W|9|{TOKEN}|{LIVE}|1000"}}, map[string]brokerWant{
+		"rid binary": nothing, "rid unknown": nothing, "rid of 64 bytes": nothing,
+	}},
+	{form{"CANCEL", fields("C", "10", theRID)}, theClient, canceled, map[string]brokerWant{
+		"rid binary": nothing, "rid unknown": nothing, "rid of 64 bytes": nothing,
+	}},
+
+	{form{"READY", fields("W", "1", theService, theCaps)}, newWorker, registers, map[string]brokerWant{
+		"service missing": {after: foreign}, "caps missing": {after: foreign}, // it serves what the caps say
+		"service binary": registers, "service __proto__": registers, "service toString": registers, "service of 255 bytes": registers,
+	}},
+	{form{"PARTIAL", fields("W", "6", theToken, theRID, thePayload)}, theWorker, forwarded("6", goodPayload), replies("6")},
+	{form{"REPLY", fields("W", "3", theToken, theRID, thePayload)}, theWorker, forwarded("3", goodPayload), replies("3")},
+	{form{"raw PARTIAL", fields("W", "6", theToken, theRID, field{"type", kindPayload, "b"}, field{"bytes", kindPayload, "\xff\x00"})}, theWorker, forwarded("6", "b", "\xff\x00"), rawReplies("6")},
+	{form{"raw REPLY", fields("W", "3", theToken, theRID, field{"type", kindPayload, "b"}, field{"bytes", kindPayload, "\xff\x00"})}, theWorker, forwarded("3", "b", "\xff\x00"), rawReplies("3")},
+	{form{"HEARTBEAT", fields("W", "4")}, theWorker, stays, nil},
+	{form{"HEARTBEAT of a request", fields("W", "4", theToken, theRID)}, theWorker, beat4, withForged(map[string]brokerWant{"cut after the command": stays})},
+	{form{"DISCONNECT", fields("W", "5")}, theWorker, brokerWant{moves: "WorkerLost 1", lost: true}, nil},
+	{form{"HELLO", fields("W", "8", theCaps)}, theWorker, stays, nil},
+	{form{"DRAIN", fields("W", "11")}, theWorker, brokerWant{answers: []string{"W|11"}, after: foreign}, nil}, // it is told once
+}
+
+func lostAs(rid string) brokerWant {
+	return brokerWant{moves: "UnknownRequests 1", answers: []string{"C|3|" + rid + `|{"status":"LOST"}`}}
+}
+
+// withForged adds that a token which the worker does not hold, or not for this
+// id, is a forgery.
+func withForged(but map[string]brokerWant) map[string]brokerWant {
+	for _, k := range []kind{kindToken, kindRID} {
+		for _, v := range variantsOf(field{kind: k}) {
+			but[map[kind]string{kindToken: "token ", kindRID: "rid "}[k]+v.name] = forged
+		}
+	}
+	but["token and rid swapped"] = forged
+	return but
+}
+
+func replies(command string) map[string]brokerWant {
+	but := withForged(map[string]brokerWant{
+		"payload empty": forwarded(command, ""), "payload doubled": forwarded(command, goodPayload, goodPayload), "payload huge": forwarded(command, huge[kindPayload]),
+		"rid doubled": forwarded(command, "{LIVE}", goodPayload), "token doubled": forged, "command doubled": forged, "rid and payload swapped": forged,
+	})
+	for _, v := range payloadVariants { // it passes them on
+		but["payload "+v.name] = forwarded(command, v.value)
+	}
+	return but
+}
+
+func rawReplies(command string) map[string]brokerWant {
+	raw := "\xff\x00"
+	but := withForged(map[string]brokerWant{
+		"type missing": forwarded(command, raw), "type empty": forwarded(command, "", raw), "type huge": forwarded(command, huge[kindPayload], raw), "type and bytes swapped": forwarded(command, raw, "b"),
+		"bytes missing": forwarded(command, "b"), "bytes empty": forwarded(command, "b", ""), "bytes huge": forwarded(command, "b", huge[kindPayload]),
+		"token missing": forged, "rid missing": forged, "rid and type swapped": forged,
+	})
+	for _, v := range payloadVariants {
+		but["type "+v.name], but["bytes "+v.name] = forwarded(command, v.value, raw), forwarded(command, "b", v.value)
+	}
+	return but
+}
+
+// brokerCases is the table.
+func brokerCases() (all []brokerCase) {
+	for _, k := range toBroker {
+		unused := maps.Clone(k.but)
+		for _, s := range k.form.spoil() {
+			want := refused(k.from, s.frames...)
+			if s.fine {
+				want = k.fine
+			}
+			name := strings.TrimPrefix(s.name, k.form.name+"/")
+			if but, ok := k.but[name]; ok {
+				want = but
+				delete(unused, name)
+			}
+			all = append(all, brokerCase{string(k.from) + " " + s.name, k.from, [][]string{s.frames}, want, nil})
+		}
+		if len(unused) > 0 {
+			panic(fmt.Sprintf("%s: exceptions for what is not in the table: %q", k.form.name, slices.Collect(maps.Keys(unused))))
+		}
+	}
+	return slices.Concat(all, wrongPeerCases(), envelopeCases())
+}
+
+// stage is what the cases of one broker share.
+type stage struct {
+	b *omdp.Broker
+	c *omdp.Client // honest
+}
+
+var remaining = regexp.MustCompile(`"remaining":-?\d+`)
+
+// seen makes what differs from run to run the same: tokens of new requests,
+// the time that remains, and the broker's capabilities.
+func seen(m []string) string {
+	m = slices.Clone(m)
+	switch {
+	case len(m) == 7 && m[0] == "W" && m[1] == "2":
+		m[2], m[6] = "*", remaining.ReplaceAllString(m[6], `"remaining":N`)
+	case len(m) == 3 && m[1] == "8":
+		m[2] = "*"
+	}
+	return strings.Join(m, "|")
+}
+
+// until reads up to the message last, and says what came before it.
+func (p *rawPeer) until(t testing.TB, last string) (before []string) {
+	t.Helper()
+	for {
+		m := seen(p.next(t))
+		if m == last {
+			return before
+		}
+		before = append(before, m)
+	}
+}
+
+func TestMalformedBroker(t *testing.T) {
+	t.Parallel()
+	cases := brokerCases()
+	for _, transport := range []string{"inproc", "tcp"} {
+		t.Run(transport, func(t *testing.T) {
+			t.Parallel()
+			b := startBroker(t, newEndpoint(t, transport), &omdp.BrokerConfig{Heartbeat: patience})
+			config := &omdp.WorkerConfig{Heartbeat: patience}
+			addWorker(t, b, "echo", config, echo)
+			s := stage{b, addClient(t, b, &omdp.ClientConfig{Heartbeat: patience})}
+			for _, k := range toBroker { // first what is as it should be
+				good := brokerCase{"good " + k.form.name, k.from, [][]string{k.form.frames()}, k.fine, nil}
+				t.Run(string(k.from)+" "+good.name, func(t *testing.T) { s.play(t, good) })
+			}
+			for i, c := range cases {
+				if transport != "inproc" && i%8 != 0 { // frames are frames, whatever brought them
+					continue
+				}
+				t.Run(c.name, func(t *testing.T) { s.play(t, c) })
+			}
+		})
+	}
+}
+
+// play runs one case.
+func (s stage) play(t *testing.T, k brokerCase) {
+	n := strconv.FormatUint(endpointCount.Add(1), 10)
+	names := []string{"{SERVICE}", "raw-" + n, "{LIVE}", "live-" + n, "{NEW}", "new-" + n, "{LIFE}", "life-" + n}
+	put := strings.NewReplacer(names...).Replace
+	w, c := dialRawRoom(t, s.b.Endpoint(), 100), dialRawRoom(t, s.b.Endpoint(), 100)
+	w.send("W", "1", put("{SERVICE}"), put(goodCaps))
+	c.send("C", "8", put(goodCaps))
+	c.send("C", "2", put("{SERVICE}"), put("{LIVE}"), `"live"`)
+	c.until(t, "C|8|*")
+	m := w.next(t)
+	for ; m[1] != "2"; m = w.next(t) {
+	}
+	names = append(names, "{TOKEN}", m[2], "{TOKEN:25}", m[2][:25])
+	put = strings.NewReplacer(names...).Replace
+
+	p := w
+	switch k.from {
+	case theClient:
+		p = c
+	case theWorker:
+	default:
+		p = dialRawRoom(t, s.b.Endpoint(), 100)
+		switch k.from {
+		case otherClient:
+			p.send("C", "8", strings.Replace(put(goodCaps), "life-", "other-", 1))
+			p.until(t, "C|8|*")
+		case sameClient:
+			p.send("C", "8", put(goodCaps))
+			p.until(t, "C|8|*")
+		case otherWorker, leftWorker:
+			p.send("W", "1", put("other-{NEW}"), put(goodCaps))
+			p.until(t, "W|8|*")
+		}
+		if k.from == leftWorker {
+			p.say("W|5")
+		}
+	}
+	before := s.b.Stats()
+	own := map[string]uint64{} // what the test itself moves
+	fence := func(p *rawPeer) string {
+		own["UnknownRequests"]++
+		rid := fmt.Sprint("fence-", endpointCount.Add(1))
+		p.send("C", "4", rid)
+		return "C|3|" + rid + `|{"status":"LOST"}`
+	}
+	check := func(who string, got []string, want ...string) {
+		t.Helper()
+		for i := range want {
+			want[i] = put(want[i])
+		}
+		if !slices.Equal(got, want) {
+			t.Errorf("the %s got %s, want %s", who, excerpt(got), excerpt(want))
+		}
+	}
+	// leave: a worker says DRAIN, which is answered in one way if it is
+	// registered and in another if not; what it holds is answered; it goes.
+	leave := func(p *rawPeer, after state, holds ...[]string) (want []string, last string) {
+		p.say("W|11")
+		switch after {
+		case advertised:
+			want = []string{"W|11"}
+		case unknown:
+			want = []string{"W|5"}
+			own["Unregistered"]++
+		}
+		for _, m := range holds {
+			p.send("W", "3", m[0], m[1], `{"status":200,"msg":"end"}`)
+		}
+		p.say("W|5")
+		return want, fence(p)
+	}
+
+	for _, frames := range k.send {
+		frames = slices.Clone(frames)
+		for i := range frames {
+			frames[i] = put(frames[i])
+		}
+		if k.pack != nil {
+			frames = k.pack(frames)
+		}
+		p.send(frames...)
+	}
+	end := []string{`C|3|{LIVE}|{"status":200,"msg":"end"}`}
+	switch {
+	case k.want.lost:
+		end = []string{`C|3|{LIVE}|{"status":"W_ERROR"}`}
+	case k.want.ended:
+		end = nil
+	}
+	holds := [][]string{{put("{TOKEN}"), put("{LIVE}")}}
+	if k.want.lost || k.want.ended {
+		holds = nil
+	} else {
+		own["Completed"]++
+	}
+	if p == w {
+		want, last := leave(w, k.want.after, holds...)
+		check("worker", w.until(t, last), slices.Concat(k.want.answers, want)...)
+	} else {
+		if k.from.worker() {
+			want, last := leave(p, k.want.after)
+			check("sender", p.until(t, last), slices.Concat(k.want.answers, want)...)
+		} else {
+			if k.want.queued != "" {
+				c.send("C", "10", put(k.want.queued))
+			}
+			check("sender", p.until(t, fence(p)), slices.Clone(k.want.answers)...)
+		}
+		// The worker of the request in progress has its own; what it was given
+		// meanwhile it answers as well.
+		w.say("W|11")
+		var got []string
+		for m := w.next(t); ; m = w.next(t) {
+			if text := seen(m); text != "W|11" {
+				got = append(got, text)
+			} else {
+				break
+			}
+			if m[1] == "2" {
+				holds = append(holds, []string{m[2], m[3]})
+				end = append(end, "C|3|"+m[3]+`|{"status":200,"msg":"end"}`)
+			}
+		}
+		check("worker", got, slices.Clone(k.want.worker)...)
+		for _, m := range holds {
+			w.send("W", "3", m[0], m[1], `{"status":200,"msg":"end"}`)
+		}
+		w.say("W|5")
+		check("worker at its end", w.until(t, fence(w)))
+	}
+	check("client", c.until(t, fence(c)), slices.Concat(k.want.client, end)...)
+	if got := moved(before, s.b.Stats(), own); got != k.want.moves {
+		t.Errorf("counters moved: %s; want %s", got, k.want.moves)
+	}
+	p.close()
+	w.close()
+	c.close()
+	served(t, s.c, "echo")
+	if t.Failed() {
+		t.Logf("sent by the %s: %s", k.from, excerpt(k.send[len(k.send)-1]))
+	}
+}
