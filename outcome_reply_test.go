@@ -4,6 +4,7 @@ import (
 	"context"
 	"runtime"
 	"strings"
+	"testing"
 
 	"github.com/zmq-omdp/omdp"
 )
@@ -154,4 +155,23 @@ func (s *scene) rawBroker() *rawBroker {
 	s.connect(nil)
 	b.next(s.t, "C", "8")
 	return b
+}
+
+// A client by hand whose options are no options: refused, and no handler ran.
+func TestOutcomeOfMalformedOptions(t *testing.T) {
+	t.Parallel()
+	b := startBroker(t, newEndpoint(t, "inproc"), nil)
+	h := newHeld()
+	close(h.free)
+	addWorker(t, b, "echo", nil, h.handle)
+	p := dialRaw(t, b.Endpoint())
+	for i, options := range []string{"[]", "nonsense", `{"timeout":"soon"}`, `{"timeout":`} {
+		rid := string(rune('a' + i))
+		p.send("C", "2", "echo", rid, `"x"`, options)
+		p.want(t, "C|3|"+rid+`|{"status":"MALFORMED","executed":false}`)
+	}
+	served(t, addClient(t, b, nil), "echo")
+	if got := receive(t, "a request", h.began); got == "x" || len(h.began) > 0 {
+		t.Errorf("a handler got %q, and %d more; want the honest one alone", got, len(h.began))
+	}
 }

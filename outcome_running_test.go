@@ -214,7 +214,7 @@ func TestOutcomeOfWorkerCutOff(t *testing.T) {
 		})
 		var calls [n]<-chan result
 		for i := range calls {
-			calls[i] = goCall(t, c, "walk", i, omdp.FailFast())
+			calls[i] = goCall(t, c, "walk", i, omdp.FailFast(), omdp.WithTimeout(5*time.Second)) // what is queued when the worker leaves waits for another
 		}
 		receive(t, "a handler", first)
 		ctx, cancel := context.WithCancel(t.Context())

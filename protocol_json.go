@@ -51,6 +51,13 @@ func (c *caps) append(b []byte) []byte {
 // an interval of at most a day; other numbers are taken as they are and
 // clipped where they are used.
 func parseCaps(b []byte) (c caps, ok bool) {
+	if c, ok := parseOwnCaps(b); ok {
+		return c, true
+	}
+	return parseAnyCaps(b)
+}
+
+func parseAnyCaps(b []byte) (c caps, ok bool) {
 	if len(b) > 4096 || json.Unmarshal(b, &c) != nil {
 		return caps{}, false
 	}
@@ -144,9 +151,13 @@ func parseOptions(b []byte) (options, bool) {
 	if len(b) == 0 || string(b) == "{}" {
 		return options{}, true
 	}
-	if n, rest, ok := parseKeyInt(b, `{"timeout":`); ok && string(rest) == "}" { // what our own client writes
-		return options{timeout: timeoutOf(n)}, true
+	if o, ok := parseOwnOptions(b); ok {
+		return o, true
 	}
+	return parseAnyOptions(b)
+}
+
+func parseAnyOptions(b []byte) (options, bool) {
 	var o map[string]json.RawMessage // not a struct, which would fold the case of users' own keys
 	if b[0] != '{' || json.Unmarshal(b, &o) != nil {
 		return options{}, false

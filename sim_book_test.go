@@ -122,7 +122,8 @@ type brokerBook struct {
 	total    int
 	live     int // instances of it in open
 	slots    []int32
-	undone   [2]bool
+	undone   [2]int32 // by service: what is at the head of all, as it could not be sent; -1: nothing
+	inBatch  [2]bool
 	links    []*simLink // that the core knows
 	skips    [2][simClients][simClients]uint8
 	unsure   bool // in this step peers may get room
@@ -130,7 +131,9 @@ type brokerBook struct {
 	shut     bool
 }
 
-func (k *brokerBook) reset() { *k = brokerBook{slots: k.slots[:0], links: k.links[:0]} }
+func (k *brokerBook) reset() {
+	*k = brokerBook{slots: k.slots[:0], links: k.links[:0], undone: [2]int32{-1, -1}}
+}
 
 func (k *simBook) reset(w *simWorld) {
 	*k = simBook{w: w, calls: k.calls[:0], insts: k.insts[:0], toks: k.toks[:0], open: k.open[:0], in: k.in}
@@ -239,6 +242,7 @@ func (k *simBook) arrived(b *simBroker, l *simLink, ok bool, f [][]byte) {
 		l.book.left = true
 		after := *st // R2: it moves its sender's counter only
 		after.Malformed, after.WorkerLost, after.Dropped, after.Ignored = was.Malformed, was.WorkerLost, was.Dropped, was.Ignored
+		after.Abandoned = was.Abandoned // FailFast, without a worker now
 		if after != *was {
 			k.w.fail("R2: a malformed message changed more than it may: %+v to %+v", *was, *st)
 		}
@@ -301,6 +305,9 @@ func (k *simBook) request(b *simBroker, l *simLink, m *message) {
 	if old >= 0 && !k.insts[old].over {
 		was1 = &k.insts[old]
 	}
+	if was1 != nil && was1.rid != string(m.rid) { // under a new id it is another request
+		c.twice, was1, old = true, nil, -1
+	}
 	accepted, adopted := st.Accepted != was.Accepted, st.Adopted != was.Adopted
 	dup, refused := st.Duplicates != was.Duplicates, st.Refused != was.Refused
 	n := 0
@@ -323,6 +330,7 @@ func (k *simBook) request(b *simBroker, l *simLink, m *message) {
 			w.fail("adoption of what may not be adopted: attempt %d of %s", asked, c.rid)
 		}
 		was1.link, was1.num, was1.asked = l, b.d.peers[0][l.id].num, asked
+		was1.undone = false // it goes to the tail
 		was1.deadline = k.deadlineAt(b, o)
 		was1.acceptedSeq = k.next()
 		k.unskip(b, c)

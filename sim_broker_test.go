@@ -251,6 +251,7 @@ func (b *simBroker) flush() {
 			w.fail("b%d never stops sending", b.num)
 		}
 		out := d.take(0)
+		b.book.inBatch = [2]bool{}
 		origins := d.boxes[0].oldOrigin
 		for i := range out.Results {
 			packed := out.Message(i)

@@ -30,7 +30,7 @@ func (w *simWorld) choose(c choice) {
 	case opSettle:
 		w.deliver()
 	case opRun:
-		w.run(w.span([...]int{1, 2, 2, 3, 3, 4, 4, 5, 5, 6, 6, 6, 7, 7, 8, 9}[a%16]), true)
+		w.run(w.span([...]int{1, 1, 2, 2, 2, 3, 3, 3, 4, 4, 4, 5, 5, 6, 6, 8}[a%16]), true)
 	case opPass:
 		w.loose = true
 		w.run(w.span([...]int{1, 2, 3, 4, 5, 6, 8, 9}[a%8]), false)

@@ -3,9 +3,11 @@ package omdp
 import (
 	"flag"
 	"fmt"
+	"maps"
 	"os"
 	"runtime"
 	"runtime/debug"
+	"slices"
 	"sync"
 	"sync/atomic"
 	"syscall"
@@ -18,6 +20,7 @@ var (
 	simFor   = flag.Duration("sim.time", 0, "play random histories for so long")
 	simCount = flag.Uint64("sim.count", 0, "play so many random histories")
 	simBase  = flag.Uint64("sim.base", 0, "the first seed; 0: from the clock")
+	simShort = flag.Bool("sim.shrink", true, "make the first history that fails as short as it gets")
 	simProf  = flag.Int("sim.threads", 0, "worlds at a time; 0: one for each processor")
 )
 
@@ -66,7 +69,7 @@ func simMany(t *testing.T, base, count uint64, d time.Duration) {
 	}
 	var next, played, events atomic.Uint64
 	var mu sync.Mutex
-	failed := map[uint64]bool{}
+	failed := map[uint64]string{}
 	start, cpu := time.Now(), cpuTime()
 	var wg sync.WaitGroup
 	for range threads {
@@ -80,9 +83,9 @@ func simMany(t *testing.T, base, count uint64, d time.Duration) {
 				}
 				head, c := simHistory(base+n, simEvents, choices)
 				choices = c
-				if w.simTry(head, c) != "" {
+				if text := w.simTry(head, c); text != "" {
 					mu.Lock()
-					failed[base+n] = true
+					failed[base+n] = text
 					stop := len(failed) >= 5 || testing.Short()
 					mu.Unlock()
 					w = newSimWorld()
@@ -97,19 +100,13 @@ func simMany(t *testing.T, base, count uint64, d time.Duration) {
 	}
 	wg.Wait()
 	used := cpuTime() - cpu
-	first := true
-	for seed := range failed {
-		if first {
-			head, choices := simHistory(seed, simEvents, nil)
-			if testing.Short() { // as it is, at once
-				t.Errorf("seed %d: %s", seed, newSimWorld().simTry(head, choices))
-				break
-			}
-			t.Errorf("%s\nmake sim SEED=%d plays it again", simReport(seed, head, choices), seed)
-			first = false
-		} else {
-			t.Errorf("seed %d fails, too", seed)
-		}
+	seeds := slices.Sorted(maps.Keys(failed))
+	for _, seed := range seeds {
+		t.Errorf("seed %d: %s", seed, failed[seed])
+	}
+	if len(seeds) > 0 && *simShort && !testing.Short() {
+		head, choices := simHistory(seeds[0], simEvents, nil)
+		t.Errorf("%s\nmake sim SEED=%d plays it again", simReport(seeds[0], head, choices), seeds[0])
 	}
 	n := played.Load()
 	fmt.Fprintf(os.Stdout, "sim: %d histories, %d events chosen, %d steps, %d violations, %.0f histories/s a thread, %.0f/s in all on %d, seed base %d\n",

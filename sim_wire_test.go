@@ -55,6 +55,8 @@ func (k *simBook) dispatched(b *simBroker, l *simLink, m *message) {
 	l.book.held++
 	ci := k.callOf(m.data)
 	if ci < 0 {
+		l.book.lastSeq = k.next()
+		l.book.anySeq = l.book.lastSeq
 		return // a raw peer's
 	}
 	c := &k.calls[ci]
@@ -149,24 +151,22 @@ func (k *simBook) leastUsed(b *simBroker, l *simLink, c *simCall) {
 func (k *simBook) fifo(b *simBroker, i int32) {
 	in := &k.insts[i]
 	c := &k.calls[in.call]
-	undone := false
+	if first := b.book.undone[c.service]; first != i && first >= 0 {
+		if o := &k.insts[first]; !o.over && o.tok < 0 && o.undone && k.queued(o) {
+			k.w.fail("I14a: %s was dispatched before %s, which could not be sent", c.rid, o.rid)
+		}
+	}
+	b.book.undone[c.service] = -1
 	for _, j := range k.open {
 		o := &k.insts[j]
 		oc := &k.calls[o.call]
 		if j == i || o.b != b || o.tok >= 0 || oc.service != c.service {
 			continue
 		}
-		if o.undone && !in.undone && k.queued(o) {
-			undone = true
-		}
 		if o.link == in.link && o.num == in.num && o.acceptedSeq < in.acceptedSeq && !in.undone && k.queued(o) {
 			k.w.fail("I12: %s was dispatched before %s, which is older", c.rid, oc.rid)
 		}
 	}
-	if undone && b.book.undone[c.service] {
-		k.w.fail("I14a: %s was dispatched before one that could not be sent", c.rid)
-	}
-	b.book.undone[c.service] = false
 }
 
 // turns: I12: between two dispatches of one client every other client that
@@ -285,7 +285,10 @@ func (k *simBook) undone(b *simBroker, l *simLink, m *message) {
 	in := &k.insts[t.inst]
 	in.tok, in.undone, in.dispatched = -1, true, false
 	c := &k.calls[in.call]
-	b.book.undone[c.service] = true
+	if !b.book.inBatch[c.service] { // the first of several stands before the others
+		b.book.inBatch[c.service] = true
+		b.book.undone[c.service] = t.inst
+	}
 	b.book.skips[c.service] = [simClients][simClients]uint8{}
 }
 
@@ -349,7 +352,7 @@ func (k *simBook) toClient(b *simBroker, l *simLink, m *message) {
 	switch {
 	case tok < 0:
 		w.fail("I6: %s was sent what nobody with a right to it said: %q", c.rid, m.body)
-	case in.over && !in.gone:
+	case in.terminal:
 		w.fail("I2: %s was sent something after its end", c.rid)
 	case in.link != l || in.num != l.book.num && l.book.num != 0:
 		w.fail("I1: a reply to %s went to %s, not to %s", c.rid, l.id, in.link.id)
