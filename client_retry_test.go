@@ -199,6 +199,24 @@ func TestIdempotentDuplicate(t *testing.T) {
 	})
 }
 
+// An id that ended without an execution is used up, and the request is not.
+func TestNeverExecutedDuplicate(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		c, n := newFakeClient(t, nil)
+		defer c.Close()
+		l := n.next(t)
+		l.welcome(t)
+		done := goCall(t.Context(), c, "echo", "x")
+		rid := l.request(t, "C|2|echo|")
+		l.say("C", "3", rid, `{"status":"DUPLICATE","executed":false}`)
+		fresh := l.request(t, "C|2|echo|")
+		l.say("C", "3", fresh, `{"status":200,"msg":"done"}`)
+		if r := <-done; r.err != nil || fresh == rid || c.Stats().Retries != 0 {
+			t.Errorf("got %v under %s after %s, %d attempts besides the first", r.err, fresh, rid, c.Stats().Retries)
+		}
+	})
+}
+
 // An attempt that may have run is not forgotten by what a later one is told.
 func TestOutcomeOfAllAttempts(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {

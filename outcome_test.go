@@ -49,7 +49,7 @@ type errorPath struct {
 // handlerSaid is the text of an errorPath whose error the handler chose.
 const handlerSaid = "handler"
 
-var errorPaths = slices.Concat(unsentPaths, queuedPaths, runningPaths, replyPaths)
+var errorPaths = slices.Concat(unsentPaths, queuedPaths, runningPaths, replyPaths, retryPaths)
 
 func TestOutcomeOfEveryPath(t *testing.T) {
 	t.Parallel()
