@@ -1,7 +1,7 @@
 # omdp: `make` prints what there is. Every target that builds runs
 # tools/setup.sh first, which installs nothing when all is there.
 
-.PHONY: help setup echo test lint vuln bench bench-quick bench-build fuzz cover asan valgrind
+.PHONY: help setup echo test lint vuln bench bench-quick bench-build fuzz asan valgrind memory cover chaos soak model
 
 help: ## print this
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -34,11 +34,26 @@ FUZZTIME ?= 60s
 fuzz: setup ## search with every fuzz target, FUZZTIME=60s each
 	@sh tools/fuzz.sh $(FUZZTIME)
 
+CHAOS ?= 60s
+CHAOS_SEED ?= 0
+chaos: setup ## kill, stop and cut real processes for CHAOS=60s, then check the promises (CHAOS_SEED repeats a schedule)
+	go run ./chaos -time $(CHAOS) -seed $(CHAOS_SEED)
+
+SOAK ?= 10m
+soak: setup ## steady load for SOAK=10m, a stuck client, overload: memory and delays (three minutes more in all)
+	go run ./chaos -soak $(SOAK)
+
+memory: setup ## a broker with 1,000 clients that never read and 100,000 queued requests stays under its bound (docs/limits.md)
+	@OMDP_TEST_MEMORY=full go test -count=1 -timeout 10m -v -run '^TestMemory$$' .
+
 asan: setup ## the tests of what crosses into C, and of all built on it, under AddressSanitizer
 	@sh tools/asan.sh
 
 valgrind: setup ## the C function under valgrind, driven by a program in C
 	@sh tools/valgrind.sh
+
+model: ## check the model of one request with spin, every mechanism missed when taken away (minutes)
+	@sh tools/model.sh
 
 cover: setup ## coverage of the tests, to cover.out
 	go test -coverpkg=./... -coverprofile=cover.out ./...

@@ -33,6 +33,10 @@ type BrokerConfig struct {
 	Timeout time.Duration
 	// MaxTimeout bounds what a client may ask for; default off.
 	MaxTimeout time.Duration
+	// DuplicateWindow is for how long the id of a request that ended is
+	// remembered, so that the same id again is refused and not executed a second
+	// time; default 60 s, negative for not at all. Limits.Finished bounds their number.
+	DuplicateWindow time.Duration
 	// DrainTimeout is how long Run lets requests in progress finish after its
 	// context ended; default 10 s, negative for not at all.
 	DrainTimeout time.Duration
@@ -58,6 +62,7 @@ type Limits struct {
 	Outbox        int           // messages that wait for one peer, 100,000: ErrSlowConsumer
 	OutboxBytes   int64         // their bytes, 8 MiB, or twice what a client's windows allow if that is more, up to a quarter of TotalOutbox
 	TotalOutbox   int64         // bytes that wait for all peers, 256 MiB
+	Finished      int           // ids of ended requests remembered for DuplicateWindow, the newest 100,000
 	Malformed     int           // malformed messages of one peer within MalformedTime, 10: ignored for IgnoreTime
 	MalformedTime time.Duration // 10 s
 	IgnoreTime    time.Duration // 60 s; like the other times from 1 ms to 24 h
@@ -135,6 +140,9 @@ func NewBroker(endpoint string, config *BrokerConfig) (*Broker, error) {
 	return b, nil
 }
 
+// maxFinished keeps what is remembered under 1 GiB.
+const maxFinished = 1 << 25
+
 // minFrame leaves room for an envelope.
 const minFrame = 16 << 10
 
@@ -144,6 +152,7 @@ func (c *BrokerConfig) fill() (limits, error) {
 	c.Liveness = orDefault(c.Liveness, defaultLiveness)
 	c.Timeout = orDefault(c.Timeout, defaultTimeout)
 	c.DrainTimeout = orDefault(c.DrainTimeout, defaultDrain)
+	c.DuplicateWindow = orDefault(c.DuplicateWindow, time.Minute)
 	switch {
 	case c.Heartbeat < 10*time.Millisecond || c.Heartbeat > 24*time.Hour:
 		return limits{}, fmt.Errorf("Heartbeat: %v is not from 10ms to 24h", c.Heartbeat)
@@ -159,7 +168,7 @@ func (c *BrokerConfig) fill() (limits, error) {
 		{"ServiceQueue", &l.ServiceQueue, 10_000}, {"TotalQueue", &l.TotalQueue, 100_000},
 		{"Outstanding", &l.Outstanding, 10_000}, {"Services", &l.Services, 1024},
 		{"Workers", &l.Workers, 4096}, {"Clients", &l.Clients, 10_000}, {"Concurrency", &l.Concurrency, 1000},
-		{"Outbox", &l.Outbox, 100_000}, {"Malformed", &l.Malformed, 10}, {"Backlog", &l.Backlog, 1024},
+		{"Outbox", &l.Outbox, 100_000}, {"Finished", &l.Finished, 100_000}, {"Malformed", &l.Malformed, 10}, {"Backlog", &l.Backlog, 1024},
 	} {
 		if *f.v = orDefault(*f.v, f.def); *f.v < 1 {
 			return limits{}, fmt.Errorf("Limits.%s: %d is negative", f.name, *f.v)
@@ -191,6 +200,9 @@ func (c *BrokerConfig) fill() (limits, error) {
 	if l.Backlog > math.MaxInt32 {
 		return limits{}, fmt.Errorf("Limits.Backlog: %d is over %d", l.Backlog, math.MaxInt32)
 	}
+	if l.Finished > maxFinished {
+		return limits{}, fmt.Errorf("Limits.Finished: %d is over %d", l.Finished, maxFinished)
+	}
 	if l.MaxFrame < minFrame {
 		return limits{}, fmt.Errorf("Limits.MaxFrame: %d is under 16 KiB", l.MaxFrame)
 	}
@@ -198,7 +210,7 @@ func (c *BrokerConfig) fill() (limits, error) {
 		serviceQueue: l.ServiceQueue, totalQueue: l.TotalQueue, serviceBytes: l.ServiceBytes, totalBytes: l.TotalBytes,
 		outstanding: l.Outstanding, services: l.Services, workers: l.Workers, clients: l.Clients, concurrency: l.Concurrency,
 		outbox: l.Outbox, outboxBytes: l.OutboxBytes, totalOutbox: l.TotalOutbox,
-		malformed: l.Malformed, malformedIn: l.MalformedTime, ignoreFor: l.IgnoreTime,
+		malformed: l.Malformed, malformedIn: l.MalformedTime, ignoreFor: l.IgnoreTime, finished: l.Finished, window: max(c.DuplicateWindow, 0),
 		defaultTimeout: c.Timeout, maxTimeout: max(c.MaxTimeout, 0), heartbeat: c.Heartbeat, liveness: c.Liveness,
 	}, nil
 }
@@ -294,7 +306,7 @@ func (b *Broker) turn(i int) (again, closing bool) {
 	now := time.Since(b.epoch)
 	b.core.expire(now)
 	more, err := l.router.Exchange(b.core.take(i), &l.in)
-	b.core.settle(now, i)
+	b.core.settleSent(now, i)
 	if err != nil {
 		b.fail(l, err)
 		return false, true
@@ -305,6 +317,9 @@ func (b *Broker) turn(i int) (again, closing bool) {
 		} else {
 			b.core.malformed(now, i, f[0], b.m.worker)
 		}
+	}
+	if !more {
+		b.core.drained(now, i)
 	}
 	b.report()
 	for j, o := range b.listeners {

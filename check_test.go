@@ -3,145 +3,224 @@ package omdp
 import (
 	"errors"
 	"fmt"
+	"sync"
 )
 
 // check states every structural invariant of reliability.md, and what I1–I19
-// say of the state, in code. Tests call it after each event.
+// say of the state, in code. Tests call it after each event, so it allocates
+// nothing while all is well. Which thing is where it shows by pointers back:
+// what is in a list says so itself, and can be in no other.
 func (d *dispatcher) check() error {
-	k := checker{d: d, tokens: map[string]bool{}, requests: map[*request]bool{}}
-	k.listRequests()
+	k := checkers.Get().(*checker)
+	*k = checker{d: d, services: k.services[:0]}
+	k.listServices()
 	k.checkPeers()
 	k.checkRequests()
+	k.checkQueues()
 	k.checkServices()
 	k.checkSlots()
 	k.checkTimers()
 	k.checkOutboxes()
 	k.checkLimits()
-	return errors.Join(k.errs...)
+	err := errors.Join(k.errs...)
+	checkers.Put(k)
+	return err
 }
+
+var checkers = sync.Pool{New: func() any { return new(checker) }}
+
+// checkBatch is how many messages the tests let the core answer in one turn:
+// what is said in it is not yet known to find no room.
+const checkBatch = 16
 
 type checker struct {
 	d        *dispatcher
 	errs     []error
-	tokens   map[string]bool
-	requests map[*request]bool
+	services []serviceCount
 
-	peers, timers        int
-	queued, held         int
-	queuedBytes, blocked int64
+	peers, timers, requests  int
+	queued, held, turns      int
+	queuedBytes, outboxBytes int64
+}
+
+// serviceCount is what was counted of a service.
+type serviceCount struct {
+	s                                         *service
+	workers, draining, requests, ready, hasty int
+	queued                                    int
+	bytes                                     int64
 }
 
 func (k *checker) bad(format string, a ...any) { k.errs = append(k.errs, fmt.Errorf(format, a...)) }
 
-func (k *checker) must(ok bool, format string, a ...any) {
-	if !ok {
-		k.bad(format, a...)
-	}
-}
-
-// members returns what a list holds, and checks its links and its count.
-func members[T any](k *checker, what string, l *list[T]) []*T {
-	var all []*T
+// walk checks the links of a list and its count.
+func walk[T any](k *checker, what, whose string, l *list[T]) {
 	var prev *node[T]
-	for n := l.head; n != nil; n = n.next {
-		k.must(n.prev == prev && n.in == l && n.owner != nil, "%s: a broken link", what)
-		all = append(all, n.owner)
-		if prev = n; len(all) > l.n {
-			k.bad("%s: more members than its count %d", what, l.n)
-			break
+	n := 0
+	for e := l.head; e != nil; e = e.next {
+		if e.prev != prev || e.in != l || e.owner == nil {
+			k.bad("%s of %q: a broken link", what, whose)
 		}
+		if prev = e; n == l.n {
+			k.bad("S4: %s of %q: more members than its count, %d", what, whose, l.n)
+			return
+		}
+		n++
 	}
-	k.must(l.tail == prev, "%s: its tail is not its last", what)
-	k.must(len(all) == l.n, "S4: %s: %d members, count %d", what, len(all), l.n)
-	return all
+	if l.tail != prev || n != l.n {
+		k.bad("S4: %s of %q: %d members, count %d, or its tail is not its last", what, whose, n, l.n)
+	}
 }
 
-// listRequests walks the table; S4: its count and its chains are right.
-func (k *checker) listRequests() {
+func (k *checker) listServices() {
+	for name, s := range k.d.services {
+		if s.name != name || s.gone {
+			k.bad("service %q: filed under another name, or gone", name)
+		}
+		k.services = append(k.services, serviceCount{s: s})
+	}
+}
+
+// count finds what was counted of s, nil if s does not exist.
+func (k *checker) count(s *service) *serviceCount {
+	for i := range k.services {
+		if k.services[i].s == s {
+			return &k.services[i]
+		}
+	}
+	return nil
+}
+
+// live tells whether a request is in the table, and not a freed one.
+func (k *checker) live(r *request) bool {
 	t := &k.d.requests
-	for i, r := range t.buckets {
-		for ; r != nil && !k.requests[r]; r = r.chain {
-			k.requests[r] = true
-			k.must(int(r.hash&uint64(len(t.buckets)-1)) == i, "request %q: in the wrong bucket", r.rid())
-			k.must(r.hash == t.hash(r.client, r.rid()), "request %q: a wrong hash", r.rid())
-			k.must(t.find(r.client, r.rid(), r.hash) == r, "request %q: its key finds another (I21)", r.rid())
+	if len(t.buckets) == 0 {
+		return false
+	}
+	for o := t.buckets[r.hash&uint64(len(t.buckets)-1)]; o != nil; o = o.chain {
+		if o == r {
+			return true
 		}
 	}
-	k.must(t.n == len(k.requests), "S4: %d requests, count %d", len(k.requests), t.n)
-	for _, r := range k.d.freeRequests {
-		k.must(!k.requests[r] && r.client == nil && r.slot == nil && r.queue == nil && !r.deadline.armed() &&
-			!r.inQueue.listed() && !r.ofClient.listed(), "a freed request is still in use")
-	}
+	return false
 }
 
+// checkPeers: S6: every live peer is looked at some time: so all are found by
+// their timers.
 func (k *checker) checkPeers() {
 	d := k.d
-	clients, workers, nums := 0, 0, map[uint32]bool{}
-	for l, m := range d.peers {
-		for id, p := range m {
-			k.must(p.id == id && p.listener == l, "peer %q: filed under another name", id)
-			k.must(!p.dead, "peer %q: dead, but filed", id)
-			k.must(!nums[p.num], "peer %q: its number is another's", id)
-			nums[p.num] = true
-			// S6: every live peer is looked at some time.
-			k.must(p.timer.armed() && p.timer.peer == p && p.timer.req == nil, "S6: peer %q: no timer", id)
-			k.timers++
-			k.peers++
-			if p.role == roleWorker {
-				workers++
-				k.checkWorker(p)
-			} else {
-				clients++
-				k.checkClient(p)
-			}
+	clients, workers, filed := 0, 0, 0
+	for _, m := range d.peers {
+		filed += len(m)
+	}
+	for _, e := range d.timers.a {
+		p := d.timers.of[e.id].peer
+		if p == nil {
+			continue
+		}
+		if p.dead || p.timer.req != nil || p.timer.id != e.id || d.peers[p.listener][p.id] != p {
+			k.bad("S6: peer %q: dead, not filed under its name, or with another's timer", p.id)
+		}
+		if p.num == 0 || p.num > d.nextPeer {
+			k.bad("peer %q: number %d", p.id, p.num)
+		}
+		k.peers++
+		if p.role == roleWorker {
+			workers++
+			k.checkWorker(p)
+		} else {
+			clients++
+			k.checkClient(p)
 		}
 	}
+	k.timers += k.peers
 	// S4: every counter equals its recomputation.
-	k.must(clients == d.clients, "S4: clients %d, counted %d", d.clients, clients)
-	k.must(workers == d.workers, "S4: workers %d, counted %d", d.workers, workers)
+	if k.peers != filed || clients != d.clients || workers != d.workers {
+		k.bad("S4, S6: %d peers have a timer, %d are filed; clients %d, counted %d; workers %d, counted %d",
+			k.peers, filed, d.clients, clients, d.workers, workers)
+	}
 }
 
 func (k *checker) checkClient(p *peer) {
-	all := members(k, "requests of "+p.id, &p.requests)
+	walk(k, "requests", p.id, &p.requests)
 	windows := int64(0)
-	for _, r := range all {
+	for e := p.requests.head; e != nil; e = e.next {
+		r := e.owner
 		windows += r.window
+		k.requests++
+		if r.client != p || !k.live(r) {
+			k.bad("S1: client %q lists a request that is not live or not its own", p.id)
+		}
 	}
-	k.must(p.windows == windows, "S4: client %q: windows %d, counted %d", p.id, p.windows, windows)
-	k.must(p.outstanding == len(all), "S4: client %q: outstanding %d, counted %d", p.id, p.outstanding, len(all))
-	k.must(p.role == roleClient || len(all) == 0, "peer %q: requests, but no client", p.id)
-	k.must(p.service == nil && p.slots.n == 0 && !p.ready.listed(), "client %q: has a worker's things", p.id)
-	for _, r := range all {
-		k.must(k.requests[r] && r.client == p, "S1: client %q lists a request that is not live or not its own", p.id)
+	if p.windows != windows || p.outstanding != p.requests.n {
+		k.bad("S4: client %q: windows %d, counted %d; outstanding %d, counted %d", p.id, p.windows, windows, p.outstanding, p.requests.n)
+	}
+	if p.role != roleClient && p.requests.n != 0 {
+		k.bad("peer %q: requests, but no client", p.id)
+	}
+	if p.service != nil || p.slots.n != 0 || p.ready.listed() {
+		k.bad("client %q: has a worker's things", p.id)
 	}
 	if q := p.lastQueue; q != nil {
-		k.must(q.key.client == p.num && k.d.queues[q.key] == q, "client %q: its last queue is another's", p.id)
+		if q.key.client != p.num || k.d.queues[q.key] != q {
+			k.bad("client %q: its last queue is another's", p.id)
+		}
+		if q.requests.front() == nil { // kept for the next one; the others have a turn
+			k.turns++
+		}
 	}
 	// I4: a client that was too slow keeps no request: its terminal was SLOW_CLIENT.
-	k.must(!p.backlog.slow || p.outstanding == 0, "I4: client %q is slow and has %d requests", p.id, p.outstanding)
+	if p.backlog.slow && p.outstanding != 0 {
+		k.bad("I4: client %q is slow and has %d requests", p.id, p.outstanding)
+	}
 }
 
 func (k *checker) checkWorker(w *peer) {
-	d := k.d
-	k.must(w.outstanding == 0 && w.requests.n == 0 && w.lastQueue == nil, "worker %q: has a client's things", w.id)
-	k.must(w.service != nil && d.services[w.service.name] == w.service, "worker %q: its service does not exist", w.id)
-	k.must(w.concurrency >= 1 && (w.adv || w.concurrency == 1), "worker %q: concurrency %d", w.id, w.concurrency)
+	if w.outstanding != 0 || w.requests.n != 0 || w.lastQueue != nil {
+		k.bad("worker %q: has a client's things", w.id)
+	}
+	c := k.count(w.service)
+	if c == nil {
+		k.bad("worker %q: its service does not exist", w.id)
+		return
+	}
+	c.workers++
+	if w.draining {
+		c.draining++
+	}
+	if w.concurrency < 1 || !w.adv && w.concurrency != 1 {
+		k.bad("worker %q: concurrency %d", w.id, w.concurrency)
+	}
 	// S2: its free places and the lists agree. I14b: a place that drains is not free.
-	slots := members(k, "slots of "+w.id, &w.slots)
-	k.must(w.held == len(slots), "S2: worker %q: held %d, counted %d", w.id, w.held, len(slots))
-	may := !w.draining && !w.backlog.blocked() && !w.resting && w.held < w.concurrency
-	k.must(may == w.ready.listed(), "S2: worker %q: may be given requests: %v, listed: %v", w.id, may, w.ready.listed())
-	k.must(!w.ready.listed() || w.ready.in == &w.service.ready, "I10: worker %q: free for another service", w.id)
-	for _, sl := range slots {
+	walk(k, "slots", w.id, &w.slots)
+	if w.held != w.slots.n {
+		k.bad("S2: worker %q: held %d, counted %d", w.id, w.held, w.slots.n)
+	}
+	if may := !w.draining && !w.unreachable && !w.backlog.blocked() && !w.resting && w.held < w.concurrency; may != w.ready.listed() {
+		k.bad("S2: worker %q: may be given requests: %v, listed: %v", w.id, may, w.ready.listed())
+	}
+	if w.ready.listed() {
+		c.ready++
+		if w.ready.in != &w.service.ready {
+			k.bad("I10: worker %q: free for another service", w.id)
+		}
+	}
+	for e := w.slots.head; e != nil; e = e.next {
+		sl := e.owner
 		k.held++
-		k.must(sl.worker == w, "S2: worker %q: lists a slot that is not its own", w.id)
-		// I7: tokens never repeat; here, of those that are in use.
-		k.must(!k.tokens[string(sl.token[:])], "I7: token %q is used twice", sl.token)
-		k.tokens[string(sl.token[:])] = true
+		if sl.worker != w {
+			k.bad("S2: worker %q: lists a slot that is not its own", w.id)
+		}
 		if r := sl.req; r != nil {
-			k.must(k.requests[r] && r.slot == sl, "S1: a slot of worker %q holds a request that is not its own", w.id)
-			k.must(r.service == w.service, "I10: worker %q holds a request for another service", w.id)
-			k.must(string(sl.rid[:sl.ridLen]) == string(r.rid()), "I1: slot and request have different ids")
+			if r.slot != sl || !k.live(r) {
+				k.bad("S1: a slot of worker %q holds a request that is not its own", w.id)
+			}
+			if r.service != w.service {
+				k.bad("I10: worker %q holds a request for another service", w.id)
+			}
+			if string(sl.rid[:sl.ridLen]) != string(r.rid()) {
+				k.bad("I1: slot and request have different ids")
+			}
 		}
 	}
 }
@@ -149,149 +228,222 @@ func (k *checker) checkWorker(w *peer) {
 // checkRequests: S1: every request is queued or in progress, in exactly one place.
 func (k *checker) checkRequests() {
 	d := k.d
-	inQueue := map[*request]bool{}
-	for key, q := range d.queues {
-		k.must(q.key == key, "queue %v: filed under another key", key)
-		for _, r := range members(k, fmt.Sprint("queue ", key), &q.requests) {
-			k.must(r.queue == q && k.requests[r] && !inQueue[r], "S1: queue %v holds a request that is not queued there", key)
-			k.must(r.client.num == key.client && r.service.num == key.service, "S1: queue %v holds a request of another", key)
-			inQueue[r] = true
+	t := &d.requests
+	n := 0
+	for i, r := range t.buckets {
+		for ; r != nil && n <= t.n; r = r.chain {
+			n++
+			if int(r.hash&uint64(len(t.buckets)-1)) != i || r.client == nil {
+				k.bad("request %q: in the wrong bucket, or freed", r.rid())
+				continue
+			}
+			k.checkRequest(r)
 		}
 	}
-	for r := range k.requests {
-		k.must((r.slot == nil) == inQueue[r] && (r.queue != nil) == inQueue[r], "S1: request %q is not in exactly one place", r.rid())
-		k.must(d.peers[r.client.listener][r.client.id] == r.client && r.client.role == roleClient, "S1: request %q of a client that is gone", r.rid())
-		k.must(d.services[r.service.name] == r.service, "S1: request %q for a service that is gone", r.rid())
-		k.must(r.ofClient.in == &r.client.requests, "S1: request %q is not listed by its client", r.rid())
-		k.must(r.deadline.req == r && r.deadline.peer == nil, "S6: request %q: another's timer", r.rid())
-		k.must(len(r.rid()) > 0, "a request without an id")
-		if sl := r.slot; sl != nil {
-			k.must(sl.req == r && sl.worker != nil && !sl.worker.dead, "S1: request %q is at nobody", r.rid())
-			k.must(r.attempt >= 1, "request %q: in progress at attempt %d", r.rid(), r.attempt)
-		} else {
-			// I5 and the default of one attempt: whoever was dispatched is not queued again.
-			k.must(r.attempt == 0, "I5: request %q: queued after attempt %d", r.rid(), r.attempt)
-			k.queued++
-			k.queuedBytes += r.size()
-		}
-		if r.deadline.armed() {
-			k.timers++
-			// I3, I11: nothing outlives its deadline.
-			k.must(r.deadline.at > d.now, "I3: request %q lives at %v, its deadline was %v", r.rid(), d.now, r.deadline.at)
+	if n != t.n || n != k.requests {
+		k.bad("S4: %d requests, count %d; clients have %d", n, t.n, k.requests)
+	}
+	for _, r := range d.freeRequests {
+		if r.client != nil || r.slot != nil || r.queue != nil || r.deadline.armed() || r.inQueue.listed() || r.ofClient.listed() {
+			k.bad("a freed request is still in use")
 		}
 	}
-	k.must(k.queued == d.queued, "S4: queued %d, counted %d", d.queued, k.queued)
-	k.must(k.queuedBytes == d.queuedBytes, "S4: queued bytes %d, counted %d", d.queuedBytes, k.queuedBytes)
 }
 
-// checkServices: S3: a service exists exactly while it has a request or a worker.
-func (k *checker) checkServices() {
+func (k *checker) checkRequest(r *request) {
 	d := k.d
-	type count struct {
-		workers, requests, queued, ready int
-		bytes                            int64
+	if r.hash != d.requests.hash(r.client, r.rid()) || d.requests.find(r.client, r.rid(), r.hash) != r {
+		k.bad("request %q: a wrong hash, or its key finds another (I21)", r.rid())
 	}
-	got := map[*service]*count{}
-	for name, s := range d.services {
-		k.must(s.name == name, "service %q: filed under another name", name)
-		got[s] = &count{}
+	if r.client.dead || r.client.role != roleClient || r.ofClient.in != &r.client.requests {
+		k.bad("S1: request %q of a client that is gone or does not list it", r.rid())
 	}
-	for _, m := range d.peers {
-		for _, p := range m {
-			if c := got[p.service]; p.role == roleWorker && c != nil {
-				c.workers++
-				if p.ready.listed() {
-					c.ready++
+	if r.deadline.req != r || r.deadline.peer != nil {
+		k.bad("S6: request %q: another's timer", r.rid())
+	}
+	if r.ridLen == 0 || r.asked < 1 {
+		k.bad("request %q: no id, or attempt %d", r.rid(), r.asked)
+	}
+	queued := r.queue != nil
+	if queued == (r.slot != nil) || queued != r.inQueue.listed() || queued && r.inQueue.in != &r.queue.requests {
+		k.bad("S1: request %q is not in exactly one place", r.rid())
+	}
+	c := k.count(r.service)
+	if c == nil {
+		k.bad("S1: request %q for a service that is gone", r.rid())
+		return
+	}
+	c.requests++
+	if queued {
+		c.queued++
+		c.bytes += r.size()
+		if r.failFast {
+			c.hasty++
+		}
+		k.queued++
+		k.queuedBytes += r.size()
+		if r.queue.key != (queueKey{r.client.num, r.service.num}) {
+			k.bad("S1: request %q stands in another's queue", r.rid())
+		}
+		// I5 and the default of one attempt: whoever was dispatched is not queued again.
+		if r.attempt != 0 {
+			k.bad("I5: request %q: queued after attempt %d", r.rid(), r.attempt)
+		}
+	} else if sl := r.slot; sl != nil {
+		if sl.req != r || sl.worker == nil || sl.worker.dead {
+			k.bad("S1: request %q is at nobody", r.rid())
+		}
+		if r.attempt != 1 {
+			k.bad("request %q: in progress at attempt %d", r.rid(), r.attempt)
+		}
+	}
+	if r.deadline.armed() {
+		k.timers++
+		// I3, I11: nothing outlives its deadline.
+		if r.deadline.at <= d.now {
+			k.bad("I3: request %q lives at %v, its deadline was %v", r.rid(), d.now, r.deadline.at)
+		}
+	}
+}
+
+// checkQueues: I12: exactly the clients that wait have a turn.
+func (k *checker) checkQueues() {
+	d := k.d
+	queued := 0
+	for i := range k.services {
+		s := k.services[i].s
+		walk(k, "turns", s.name, &s.turns)
+		for e := s.turns.head; e != nil; e = e.next {
+			q := e.owner
+			k.turns++
+			if q.key.service != s.num || d.queues[q.key] != q || q.requests.n == 0 {
+				k.bad("I12: service %q: a turn for a client that does not wait", s.name)
+			}
+			walk(k, "queue", s.name, &q.requests)
+			queued += q.requests.n
+			for o := q.requests.head; o != nil; o = o.next {
+				if o.owner.queue != q || !k.live(o.owner) {
+					k.bad("S1: a queue of service %q holds a request that is not queued there", s.name)
 				}
 			}
 		}
 	}
-	waiting := map[*service]map[*clientQueue]bool{}
-	for r := range k.requests {
-		c := got[r.service]
-		if c == nil {
-			continue
-		}
-		c.requests++
-		if r.queue != nil {
-			c.queued++
-			c.bytes += r.size()
-			if waiting[r.service] == nil {
-				waiting[r.service] = map[*clientQueue]bool{}
-			}
-			waiting[r.service][r.queue] = true
-		}
+	if queued != k.queued || k.turns != len(d.queues) {
+		k.bad("I12, S1: %d requests in queues that have a turn, %d are queued; %d queues, %d are filed", queued, k.queued, k.turns, len(d.queues))
 	}
-	for s, c := range got {
-		k.must(c.workers > 0 || c.requests > 0, "S3: service %q has nothing and exists", s.name)
-		k.must(c.workers == s.workers && c.requests == s.requests && c.queued == s.queued && c.bytes == s.bytes,
-			"S4: service %q: %d workers, %d requests, %d queued, %d bytes, counted %+v", s.name, s.workers, s.requests, s.queued, s.bytes, *c)
-		ready := members(k, "free workers of "+s.name, &s.ready)
-		k.must(len(ready) == c.ready, "S2: service %q: %d free workers, counted %d", s.name, len(ready), c.ready)
-		// I12: exactly the clients that wait have a turn.
-		turns := members(k, "turns of "+s.name, &s.turns)
-		k.must(len(turns) == len(waiting[s]), "I12: service %q: %d turns, %d clients wait", s.name, len(turns), len(waiting[s]))
-		for _, q := range turns {
-			k.must(waiting[s][q], "I12: service %q: a turn for a client that does not wait", s.name)
+	if k.queued != d.queued || k.queuedBytes != d.queuedBytes {
+		k.bad("S4: queued %d, counted %d; %d bytes, counted %d", d.queued, k.queued, d.queuedBytes, k.queuedBytes)
+	}
+}
+
+// checkServices: S3: a service exists exactly while it has a request or a worker.
+func (k *checker) checkServices() {
+	for i := range k.services {
+		c := &k.services[i]
+		s := c.s
+		if c.workers == 0 && c.requests == 0 {
+			k.bad("S3: service %q has nothing and exists", s.name)
+		}
+		if c.workers != s.workers || c.draining != s.draining || c.requests != s.requests || c.queued != s.queued || c.bytes != s.bytes || c.hasty != s.hasty {
+			k.bad("S4: service %q: %d workers (%d draining), %d requests, %d queued (%d do not wait), %d bytes, counted %+v",
+				s.name, s.workers, s.draining, s.requests, s.queued, s.hasty, s.bytes, *c)
+		}
+		walk(k, "free workers", s.name, &s.ready)
+		if s.ready.n != c.ready {
+			k.bad("S2: service %q: %d free workers, counted %d", s.name, s.ready.n, c.ready)
+		}
+		if s.hasty > 0 && s.workers <= s.draining {
+			k.bad("service %q: %d do not wait for a worker, but do; %d workers, %d draining", s.name, s.hasty, s.workers, s.draining)
 		}
 		// I13: never a queued request and a free worker of its service after a step.
-		k.must(s.queued == 0 || s.ready.n == 0, "I13: service %q: %d queued, %d workers free", s.name, s.queued, s.ready.n)
+		if s.queued > 0 && s.ready.n > 0 {
+			k.bad("I13: service %q: %d queued, %d workers free", s.name, s.queued, s.ready.n)
+		}
 	}
 }
 
 func (k *checker) checkSlots() {
 	d := k.d
-	free := members(k, "free slots", &d.slotFree)
-	for _, sl := range free {
-		k.must(sl.worker == nil && sl.req == nil, "S2: free slot %d is in use", sl.index)
-	}
-	k.must(len(free)+k.held == len(d.slots), "S2: %d slots, %d free, %d held", len(d.slots), len(free), k.held)
+	walk(k, "free slots", "", &d.slotFree)
 	for i, sl := range d.slots {
-		k.must(int(sl.index) == i, "S2: slot %d stands at %d", sl.index, i)
-		k.must(sl.worker != nil || sl.of.in == &d.slotFree, "S2: slot %d is lost", i)
+		if int(sl.index) != i {
+			k.bad("S2: slot %d stands at %d", sl.index, i)
+		}
+		if (sl.worker == nil) != (sl.of.in == &d.slotFree) || sl.worker == nil && sl.req != nil {
+			k.bad("S2: slot %d is lost, or free and in use", i)
+		}
+		// I7: tokens never repeat; here, of those that are in use: each begins with its slot's number.
+		for j := range tokenIndexLen {
+			if sl.token[j] != base64url[sl.index>>(6*j)&63] {
+				k.bad("I7: slot %d has another's token", i)
+			}
+		}
+	}
+	if d.slotFree.n+k.held != len(d.slots) {
+		k.bad("S2: %d slots, %d free, %d held", len(d.slots), d.slotFree.n, k.held)
 	}
 }
 
 // checkTimers: S6: one timer per live deadline, none for the dead; a heap.
 func (k *checker) checkTimers() {
 	h := &k.d.timers
-	k.must(len(h.a) == k.timers, "S6: %d timers armed, %d are owed", len(h.a), k.timers)
+	if len(h.a) != k.timers || len(h.a)+len(h.free)+1 != max(len(h.of), 1) {
+		k.bad("S6: %d timers armed, %d are owed; %d ids, %d free", len(h.a), k.timers, len(h.of), len(h.free))
+	}
 	for i, e := range h.a {
 		t := h.of[e.id]
 		if t == nil || t.id != e.id || int(h.pos[e.id]) != i || t.at != e.at {
 			k.bad("S6: entry %d of the heap is nobody's", i)
 			continue
 		}
-		k.must(i == 0 || h.a[(i-1)/4].at <= e.at, "S6: entry %d of the heap comes before its parent", i)
-		k.must(t.req == nil || k.requests[t.req], "S6: a timer of a request that is gone")
-		k.must(t.peer == nil || !t.peer.dead, "S6: a timer of a peer that is gone")
+		if i > 0 && h.a[(i-1)/4].at > e.at {
+			k.bad("S6: entry %d of the heap comes before its parent", i)
+		}
+		if t.req != nil && (t.req.client == nil || !k.live(t.req)) {
+			k.bad("S6: a timer of a request that is gone")
+		}
 	}
-	k.must(len(h.a)+len(h.free)+1 == max(len(h.of), 1), "S6: %d ids, %d armed, %d free", len(h.of), len(h.a), len(h.free))
 }
 
 func (k *checker) checkOutboxes() {
 	d := k.d
-	for _, q := range members(k, "blocked peers", &d.blocked) {
-		k.must(q.peer != nil && !q.peer.dead && &q.peer.backlog == q && q.out != nil, "a backlog of a peer that is gone")
-		k.blocked += int64(len(q.out.B))
-		k.must(q.trying || q.at >= d.retryAt, "the backlog of %q is due at %v, looked at at %v", q.peer.id, q.at, d.retryAt)
+	walk(k, "blocked peers", "", &d.blocked)
+	for e := d.blocked.head; e != nil; e = e.next {
+		q := e.owner
+		if q.peer == nil || q.peer.dead || &q.peer.backlog != q || q.out == nil {
+			k.bad("a backlog of a peer that is gone")
+			continue
+		}
+		k.outboxBytes += int64(len(q.out.B))
+		if !q.trying && q.at < d.retryAt {
+			k.bad("the backlog of %q is due at %v, looked at at %v", q.peer.id, q.at, d.retryAt)
+		}
 		// S5: a backlog over its limits has ended its owner's business, and grows by no more
 		// than the terminals of that and a bounded number of answers.
 		bytes := d.lim.outboxBytes
 		if p := q.peer; p.adv && p.role == roleClient { // what it agreed to take
 			bytes = max(bytes, min(2*p.window*int64(d.lim.outstanding), d.lim.totalOutbox/4))
 		}
-		over := q.out.Len() > d.lim.outbox || int64(len(q.out.B)) > bytes
-		k.must(!over || q.slow, "S5: the backlog of %q is over its limit and it is not slow", q.peer.id)
-		most := 2*d.lim.outbox + d.lim.outstanding + 2
-		k.must(q.out.Len() <= most, "S5: the backlog of %q has %d messages, at most %d", q.peer.id, q.out.Len(), most)
+		if over := q.out.Len() > d.lim.outbox || int64(len(q.out.B)) > bytes; over && !q.slow {
+			k.bad("S5: the backlog of %q is over its limit and it is not slow", q.peer.id)
+		}
+		if most := 2*d.lim.outbox + d.lim.outstanding + 2 + checkBatch; q.out.Len() > most {
+			k.bad("S5: the backlog of %q has %d messages, at most %d", q.peer.id, q.out.Len(), most)
+		}
 	}
-	k.must(k.blocked == d.outboxBytes, "S4: %d bytes in backlogs, counted %d", d.outboxBytes, k.blocked)
-	k.must(d.blocked.n > 0 || d.retryAt == never, "S6: a retry is due for nobody")
-	k.must(len(d.overflowed) == 0, "a peer over its limits was not dealt with")
+	if k.outboxBytes != d.outboxBytes {
+		k.bad("S4: %d bytes in backlogs, counted %d", d.outboxBytes, k.outboxBytes)
+	}
+	if d.blocked.n == 0 && d.retryAt != never {
+		k.bad("S6: a retry is due for nobody")
+	}
+	if len(d.overflowed) != 0 {
+		k.bad("a peer over its limits was not dealt with")
+	}
 	for i := range d.boxes {
-		b := &d.boxes[i]
-		k.must(len(b.origins) == b.out.Len(), "outbox %d: %d origins, %d messages", i, len(b.origins), b.out.Len())
+		if b := &d.boxes[i]; len(b.origins) != b.out.Len() {
+			k.bad("outbox %d: %d origins, %d messages", i, len(b.origins), b.out.Len())
+		}
 	}
 }
 
@@ -301,20 +453,25 @@ func (k *checker) checkOutboxes() {
 func (k *checker) checkLimits() {
 	d := k.d
 	undone := int(d.stats.Requeued)
-	k.must(len(d.services) <= d.lim.services, "S5: %d services", len(d.services))
-	k.must(d.workers <= d.lim.workers, "S5: %d workers", d.workers)
-	k.must(d.clients <= d.lim.clients+d.lim.workers, "S5: %d clients", d.clients)
-	k.must(d.queued <= d.lim.totalQueue+undone, "S5: %d queued", d.queued)
-	k.must(undone > 0 || d.queuedBytes <= d.lim.totalBytes, "S5: %d bytes queued", d.queuedBytes)
-	for name, s := range d.services {
-		k.must(s.queued <= d.lim.serviceQueue+undone, "S5: service %q: %d queued", name, s.queued)
-		k.must(undone > 0 || s.bytes <= d.lim.serviceBytes, "S5: service %q: %d bytes queued", name, s.bytes)
+	if len(d.services) > d.lim.services || d.workers > d.lim.workers || d.clients > d.lim.clients+d.lim.workers {
+		k.bad("S5: %d services, %d workers, %d clients", len(d.services), d.workers, d.clients)
 	}
-	for _, m := range d.peers {
-		for id, p := range m {
-			k.must(p.outstanding <= d.lim.outstanding, "S5: client %q: %d outstanding", id, p.outstanding)
-			k.must(p.concurrency <= d.lim.concurrency, "S5: worker %q: concurrency %d", id, p.concurrency)
-			k.must(p.held <= d.lim.concurrency, "I9: worker %q: holds %d", id, p.held) // of its own concurrency: checkWorker
+	if d.queued > d.lim.totalQueue+undone || undone == 0 && d.queuedBytes > d.lim.totalBytes {
+		k.bad("S5: %d queued, %d bytes", d.queued, d.queuedBytes)
+	}
+	if f := &d.finished; f.n > f.limit || f.n > len(f.ring) {
+		k.bad("S5: %d ended requests are remembered, at most %d", f.n, f.limit)
+	}
+	for i := range k.services {
+		if s := k.services[i].s; s.queued > d.lim.serviceQueue+undone || undone == 0 && s.bytes > d.lim.serviceBytes {
+			k.bad("S5: service %q: %d queued, %d bytes", s.name, s.queued, s.bytes)
+		}
+	}
+	for _, e := range d.timers.a {
+		if p := d.timers.of[e.id].peer; p != nil {
+			if p.outstanding > d.lim.outstanding || p.concurrency > d.lim.concurrency || p.held > d.lim.concurrency {
+				k.bad("S5, I9: peer %q: %d outstanding, concurrency %d, holds %d", p.id, p.outstanding, p.concurrency, p.held)
+			}
 		}
 	}
 }

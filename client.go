@@ -6,6 +6,8 @@ import (
 	"fmt"
 	"log/slog"
 	"math/rand/v2"
+	"slices"
+	"strconv"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -20,11 +22,20 @@ const (
 	defaultBuffer      = 8 << 20
 	defaultWindow      = 256 << 10
 	defaultSendQueue   = 256 << 20
+	defaultAttempts    = 3
+	defaultRetries     = 10_000
+	mostAttempts       = 1000
 )
 
 // A ClientConfig configures a Client. nil and the zero value are usable: zero
 // means the default, negative means off where that makes sense. It is copied.
 type ClientConfig struct {
+	// Endpoints are further brokers, in the order of preference after the one
+	// given to NewClient. The client keeps a connection to each. New requests go
+	// to the first broker that is well: connected, answering and not leaving. So
+	// they move on when it is lost, and come back when it is well again.
+	Endpoints []string
+
 	// Timeout of a request that has neither WithTimeout nor a sooner deadline
 	// of its context. Default 60 s; negative: none.
 	Timeout time.Duration
@@ -39,6 +50,16 @@ type ClientConfig struct {
 	// tried again: doubling from the one to the other, with jitter. Defaults
 	// 100 ms and 5 s.
 	ReconnectMin, ReconnectMax time.Duration
+
+	// MaxAttempts is how often an Idempotent request may be sent, the first time
+	// included. Default 3, 1 to 1,000.
+	MaxAttempts int
+	// RetryBudget is how many attempts besides their first all requests together
+	// may make at once, so that a broker in trouble is not asked more than ever;
+	// then a request that would be sent again fails. Each new request gives back
+	// a fifth of an attempt, and each second a hundredth of the budget. Default
+	// 10,000; negative: no limit.
+	RetryBudget int
 
 	// MaxBody is the most that the encoded data of a request may have, in
 	// bytes; more is ErrTooLarge. Default 8 MiB. Replies over it cut the connection.
@@ -70,27 +91,30 @@ type ClientConfig struct {
 	OnError func(error)
 }
 
-// A Client sends requests to a broker. All its methods are safe for concurrent
-// use; one Client, and so one connection, is enough for a process.
+// A Client sends requests to a broker, or to the best of several. All its
+// methods are safe for concurrent use; one Client, and so one connection to
+// each broker, is enough for a process.
 //
 // Requests that are made while there is no connection wait for one until their
-// timeout. When a connection is lost, the requests that were sent end with
-// ErrBrokerLost, and the others wait for the next one.
+// timeout. When a connection is lost, the requests that were sent on it end
+// with ErrBrokerLost, unless they are Idempotent, and the others wait for the
+// next one. What a broker refused because it shuts down was not executed: it is
+// sent again if another broker is well or it is Idempotent, and not FailFast.
 type Client struct {
 	config   ClientConfig
 	settings settings
 	endpoint string
 	life     string // one for this object, on all its connections
 	log      *slog.Logger
-	session  session
+	epoch    time.Time
 	hooks    hooks
 	runners  callbacks
 	counter  atomic.Uint64 // of request ids
 	counts   clientCounts
 	calls    sync.Pool // of *call for Call, each with its channel
 
-	stop context.CancelFunc // ends the session
-	done chan struct{}      // closed when the session has ended
+	stop context.CancelFunc // ends the sessions
+	done chan struct{}      // closed when the sessions have ended
 
 	mu      sync.Mutex
 	state   State
@@ -100,28 +124,13 @@ type Client struct {
 	drained chan struct{} // not nil while Shutdown waits: closed when the table is empty
 	table   *pendingTable
 	ending  sync.WaitGroup // requests abort took from the table and is about to end; added to with mu held, before closed
-	unsent  int            // bytes of the requests that wait for a link
-	turn    clientTurn
-	scratch []byte // of an options frame
-
-	// The link.
-	link      link // open, not yet necessarily connected
-	extended  bool // the broker answered HELLO: it understands the extensions
-	packs     bool // … and envelopes
-	broker    string
-	leaving   bool     // the broker said that it is leaving
-	owed      []string // requests to cancel once the broker has answered
-	malformed bool     // logged on this link
+	conns   []*clientConn  // one an endpoint, in the order of preference
 }
-
-// maxOwed bounds the cancels that are kept for a broker that has not answered
-// yet; a foreign one never does.
-const maxOwed = 1000
 
 // NewClient makes a client of the broker at the given endpoint:
 // tcp://host:port, ipc://path or inproc://name. It does no I/O; see Start.
 func NewClient(endpoint string, config *ClientConfig) (*Client, error) {
-	c := &Client{endpoint: endpoint, life: newLifeID(), changed: make(chan struct{}), done: make(chan struct{})}
+	c := &Client{endpoint: endpoint, life: newLifeID(), epoch: time.Now(), changed: make(chan struct{}), done: make(chan struct{})}
 	if config != nil {
 		c.config = *config
 	}
@@ -129,26 +138,46 @@ func NewClient(endpoint string, config *ClientConfig) (*Client, error) {
 		return nil, fmt.Errorf("omdp: new client: %w", err)
 	}
 	s := &c.settings
-	c.table = newPendingTable(c.life+"-", s.heartbeat, s.liveness)
+	endpoints := append([]string{endpoint}, c.config.Endpoints...)
+	c.table = newPendingTable(tableConfig{
+		life: c.life, prefix: newLifeID()[:prefixLen] + "-", beat: s.heartbeat, liveness: s.liveness, window: int64(c.config.Window),
+		links: len(endpoints), maxAttempts: c.config.MaxAttempts, budget: c.config.RetryBudget, random: rand.Uint64,
+	})
 	c.runners.limit = max(c.config.MaxOutstanding, defaultOutstanding)
-	c.session = session{
+	for i, e := range endpoints {
+		c.conns = append(c.conns, c.newConn(e, &c.table.links[i]))
+	}
+	return c, nil
+}
+
+// prefixLen is how many random characters a client's request ids begin with.
+// Workers see them, so they are not those of its life, which tells brokers that
+// two connections are the same client's.
+const prefixLen = 11
+
+func (c *Client) newConn(endpoint string, known *tableLink) *clientConn {
+	s := &c.settings
+	cn := &clientConn{Client: c, endpoint: endpoint, known: known}
+	cn.session = session{
 		endpoint: endpoint,
-		epoch:    time.Now(),
+		epoch:    c.epoch,
 		options:  zsock.Options{MaxMsgSize: int64(s.maxBody) + frameOverhead},
 		dial:     dialZsock,
 		backoff:  backoff{min: s.reconnectMin, max: s.reconnectMax},
 		random:   rand.Uint64,
-		open:     c.open,
-		up:       c.up,
-		deliver:  c.deliver,
-		tick:     c.tick,
+		open:     cn.open,
+		up:       cn.up,
+		deliver:  cn.deliver,
+		tick:     cn.tick,
 		leave:    func(link) {},
-		lost:     c.lost,
-		failed:   c.failed,
+		lost:     cn.lost,
+		failed:   cn.failed,
 		nudge:    make(chan struct{}, 1),
 	}
-	return c, nil
+	return cn
 }
+
+func (c *Client) now() instant { return time.Since(c.epoch) }
 
 // frameOverhead is what a reply's JSON, or an envelope, adds to the value in it, in bytes.
 const frameOverhead = 2*packMax + 1024
@@ -158,6 +187,15 @@ func (c *Client) configure() error {
 	if err := parseEndpoint(c.endpoint, false); err != nil {
 		return fmt.Errorf("endpoint: %w", err)
 	}
+	f.Endpoints = slices.Clone(f.Endpoints)
+	for i, e := range f.Endpoints {
+		if err := parseEndpoint(e, false); err != nil {
+			return fmt.Errorf("Endpoints[%d]: %w", i, err)
+		}
+		if e == c.endpoint || slices.Contains(f.Endpoints[:i], e) {
+			return fieldError(fmt.Sprintf("Endpoints[%d]", i), strconv.Quote(e), "is given twice")
+		}
+	}
 	c.settings = settings{f.Heartbeat, f.Liveness, f.ReconnectMin, f.ReconnectMax, f.MaxBody, f.DrainTimeout}
 	if err := c.settings.fill(); err != nil {
 		return err
@@ -165,10 +203,15 @@ func (c *Client) configure() error {
 	f.Timeout = orDefault(f.Timeout, defaultTimeout)
 	f.MaxOutstanding = orDefault(f.MaxOutstanding, defaultOutstanding)
 	f.SendQueue = orDefault(f.SendQueue, defaultSendQueue)
+	f.MaxAttempts = orDefault(f.MaxAttempts, defaultAttempts)
+	f.RetryBudget = orDefault(f.RetryBudget, defaultRetries)
 	f.Window = orDefault(f.Window, defaultWindow)
 	f.BufferLimit = orDefault(f.BufferLimit, defaultBuffer)
 	if f.Window < minWindow || f.Window > 1<<30 {
 		return fieldError("Window", f.Window, "is not from 4 KiB to 1 GiB")
+	}
+	if f.MaxAttempts < 1 || f.MaxAttempts > mostAttempts {
+		return fieldError("MaxAttempts", f.MaxAttempts, "is not from 1 to 1000")
 	}
 	c.log = f.Logger
 	if c.log == nil {
@@ -191,9 +234,13 @@ func (c *Client) Start() error {
 	c.started = true
 	ctx, stop := context.WithCancel(context.Background())
 	c.stop = stop
+	var sessions sync.WaitGroup
+	for _, cn := range c.conns {
+		sessions.Go(func() { cn.session.run(ctx) })
+	}
 	go func() {
-		defer close(c.done)
-		c.session.run(ctx)
+		sessions.Wait()
+		close(c.done)
 	}()
 	return nil
 }
@@ -255,14 +302,12 @@ func (c *Client) Close() error {
 	}
 	c.closed = true
 	c.setState(Closed)
-	started, l := c.started, c.link
-	ended := c.endAll()
+	started := c.started
+	over := c.endAll()
 	c.mu.Unlock()
-	if l != nil && len(ended) > 0 {
-		l.Flush()
-	}
-	for _, p := range ended {
-		c.finish(p.owner, reply{err: &callError{err: ErrClosed, service: p.owner.service, outcome: p.outcome()}}, true)
+	c.sayCancel(over)
+	for _, p := range over {
+		c.finish(p.owner, p.conclude(reply{err: &callError{err: ErrClosed, service: p.service, outcome: p.outcome()}}), true)
 	}
 	if started {
 		c.stop()
@@ -317,6 +362,23 @@ func (c *Client) WaitReady(ctx context.Context) error {
 	}
 }
 
+// updateState tells how the client stands with all its brokers. mu is held.
+func (c *Client) updateState() {
+	s := Connecting
+	for _, cn := range c.conns {
+		switch k := cn.known; {
+		case k.heardOf && !k.leaving:
+			c.setState(Ready)
+			return
+		case k.leaving:
+			s = Draining
+		case cn.wasLost && s == Connecting:
+			s = Lost
+		}
+	}
+	c.setState(s)
+}
+
 // setState is called with mu held.
 func (c *Client) setState(s State) {
 	if c.state == s || c.state == Closed || c.state == Draining && c.drained != nil && s != Closed {
@@ -354,10 +416,12 @@ func (c *Client) report(err error, args ...any) {
 // ClientStats are a client's counters since it was made, and its present state.
 type ClientStats struct {
 	State       State
-	Outstanding int   // requests in progress
-	Waiting     int   // of these, how many wait for a connection
-	Queued      int64 // bytes of requests not yet taken by the network
+	Endpoint    string // of the broker that new requests go to; empty while there is none
+	Outstanding int    // requests in progress
+	Waiting     int    // of these, how many wait for a connection
+	Queued      int64  // bytes of requests not yet taken by the network
 	Requests    uint64
+	Retries     uint64 // attempts besides the first
 	Succeeded   uint64 // ended with a final
 	Failed      uint64 // ended with an error of any kind
 	Partials    uint64 // received
@@ -380,10 +444,16 @@ func (c *Client) Stats() ClientStats {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	s.State, s.Outstanding = c.state, c.table.len()
-	s.Waiting = s.Outstanding - c.table.onLink
-	s.Queued = int64(c.unsent)
-	if c.link != nil {
-		s.Queued += int64(c.link.Queued())
+	s.Waiting = s.Outstanding - c.table.onLinks
+	s.Retries = c.table.retries
+	s.Queued = int64(c.table.unsent)
+	for _, cn := range c.conns {
+		if cn.link != nil {
+			s.Queued += int64(cn.link.Queued())
+		}
+	}
+	if best := c.table.best; best != nil {
+		s.Endpoint = c.conns[best.index].endpoint
 	}
 	return s
 }

@@ -2,6 +2,7 @@ package omdp
 
 import (
 	"context"
+	"github.com/zmq-omdp/omdp/internal/batch"
 	"io"
 	"runtime"
 	"strconv"
@@ -34,7 +35,7 @@ func benchClient(b testing.TB) *Client {
 			l.reply(opReply, f[3], value)
 		}
 	}
-	c.session.dial = n.dial
+	c.conns[0].session.dial = n.dial
 	if err := c.Start(); err != nil {
 		b.Fatal(err)
 	}
@@ -104,7 +105,7 @@ func BenchmarkClientStream(b *testing.B) {
 			s := c.RequestStream(b.Context(), "silence", nil, WithTimeout(-1))
 			defer s.Close()
 			c.mu.Lock()
-			l, rid := c.link.(*fakeLink), []byte(s.call.rid)
+			l, rid := c.conns[0].link.(*fakeLink), []byte(s.call.rid)
 			c.mu.Unlock()
 			chunk, head := make([]byte, size), []byte("b")
 			buf := make([]byte, size)
@@ -124,9 +125,8 @@ func BenchmarkClientStream(b *testing.B) {
 func BenchmarkPending(b *testing.B) {
 	for _, n := range []int{1, 1000, 10_000} {
 		b.Run("live="+strconv.Itoa(n), func(b *testing.B) {
-			t := newTestTable()
-			t.opened()
-			t.connected(0)
+			t, l := tableUp()
+			var out batch.Out
 			all := make([]pending, n)
 			var now instant
 			var i int
@@ -141,7 +141,8 @@ func BenchmarkPending(b *testing.B) {
 				id++
 				p.n, p.deadline, p.slack = id, now+time.Minute, maxSlack
 				t.add(p)
-				t.send(p, now, id)
+				t.put(p, l, now, id, &out)
+				out.Reset()
 				i = (i + 1) % n
 			}
 		})

@@ -4,11 +4,10 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"strconv"
 	"sync/atomic"
 	"time"
-
-	"github.com/zmq-omdp/omdp/internal/batch"
 )
 
 type callKind uint8
@@ -23,16 +22,12 @@ const (
 type call struct {
 	pending // the table's; guarded by Client.mu
 
-	client  *Client
-	kind    callKind
-	service string
-	data    []byte   // encoded; kept until the end, as it may have to wait for another link
-	small   [64]byte // where data begins
-	options options
-	meta    map[string]string
-	window  int
-	detach  func() bool // stops watching the context; nil if it never ends
-	phase   phase       // guarded by Client.mu
+	client *Client
+	kind   callKind
+	small  [64]byte // where data begins
+	window int
+	detach func() bool // stops watching the context; nil if it never ends
+	phase  phase       // guarded by Client.mu
 
 	// bytes that were consumed and not granted anew yet
 	consumed atomic.Int64
@@ -60,14 +55,6 @@ const (
 	phaseLive               // in the table
 	phaseEnded              // whoever set this gives it its one end
 )
-
-// outcome of a request that was given up here: what was put on a link may run.
-func (p *pending) outcome() Outcome {
-	if p.gen == 0 {
-		return NotSent
-	}
-	return MayHaveExecuted
-}
 
 // Call sends data to a worker of the service and returns its final value;
 // partials are dropped. The error is an *[Error] if the handler said so, else
@@ -106,8 +93,8 @@ func (r *call) recycle() {
 	if cap(r.data) > 64<<10 {
 		r.data = r.small[:0]
 	}
-	r.service, r.meta, r.rid, r.data = "", nil, "", r.data[:0]
-	r.result, r.options, r.phase = reply{}, options{}, phaseNew
+	r.pending = pending{data: r.data[:0]}
+	r.result, r.phase = reply{}, phaseNew
 	r.client.calls.Put(r)
 }
 
@@ -132,8 +119,8 @@ func CallJSON[Out any](ctx context.Context, c *Client, service string, in any, o
 //
 // The error is not nil only if nothing was sent; no callback runs then.
 func (c *Client) Request(ctx context.Context, service string, data any, partial func(Message), final func(Message, error), opts ...CallOption) error {
-	r := &call{client: c, kind: kindRequest, service: service, onPartial: partial, onFinal: final}
-	r.data = r.small[:0]
+	r := &call{client: c, kind: kindRequest, onPartial: partial, onFinal: final}
+	r.service, r.data = service, r.small[:0]
 	return c.begin(ctx, r, data, opts)
 }
 
@@ -182,9 +169,9 @@ func (c *Client) begin(ctx context.Context, r *call, data any, opts []CallOption
 	return nil
 }
 
-// enter puts the request into the table and, if there is one, on the link.
+// enter puts the request into the table and, if there is one, on a connection.
 func (c *Client) enter(r *call, timeout time.Duration) error {
-	now := c.session.now()
+	now := c.now()
 	r.deadline, r.slack = never, 0
 	if timeout > 0 && now < never-timeout-maxSlack {
 		r.deadline, r.slack = now+timeout, min(timeout/10, maxSlack)
@@ -197,21 +184,29 @@ func (c *Client) enter(r *call, timeout time.Duration) error {
 	}
 	r.phase = phaseLive
 	c.counts.requests.Add(1)
-	sooner := c.table.add(&r.pending)
-	l := c.link
-	if !c.table.up || c.leaving {
-		c.unsent += len(r.data)
+	c.table.add(&r.pending)
+	sooner := c.rearm()
+	if best := c.table.best; best == nil {
 		c.mu.Unlock()
 	} else {
+		l := c.conns[best.index].link
 		out := l.Begin()
-		c.put(out, l, r, now)
+		c.table.put(&r.pending, best, now, l.Seq(), out)
 		c.mu.Unlock()
 		l.Flush()
 	}
 	if sooner {
-		c.session.wake()
+		c.conns[0].session.wake()
 	}
 	return nil
+}
+
+// rearm reports whether the first connection, which minds the timers of
+// requests, is to be woken for them. mu is held.
+func (c *Client) rearm() bool {
+	sooner := c.table.timing.sooner
+	c.table.timing.sooner = false
+	return sooner
 }
 
 // admit is called with mu held.
@@ -227,9 +222,9 @@ func (c *Client) admit(r *call) error {
 		return ErrOverloaded
 	}
 	if limit := c.config.SendQueue; limit > 0 {
-		queued := c.unsent
-		if c.table.up { // before, the link has nothing but HELLO
-			queued += c.link.Queued()
+		queued := c.table.unsent
+		if best := c.table.best; best != nil {
+			queued += c.conns[best.index].link.Queued()
 		}
 		if queued > 0 && queued+len(r.data) > limit {
 			return ErrOverloaded
@@ -238,22 +233,15 @@ func (c *Client) admit(r *call) error {
 	return nil
 }
 
-// remove takes a request out of the table, with mu held. The caller then gives
-// it its end with finish, without mu.
-func (c *Client) remove(p *pending) {
-	c.table.remove(p)
-	c.removed(p)
-}
-
 // removed does what follows when a request has left the table, with mu held.
+// The caller then gives it its end with finish, without mu.
 func (c *Client) removed(p *pending) {
 	p.owner.phase = phaseEnded
-	if p.gen == 0 {
-		c.unsent -= len(p.owner.data)
-	}
 	c.checkDrained()
-	if c.leaving && c.table.onLink == 0 && c.link != nil {
-		c.link.Wake() // tick gives the link up
+	if l := p.link; l != nil && l.gone() {
+		if cn := c.conns[l.index]; cn.link != nil {
+			cn.link.Wake() // tick gives the connection up
+		}
 	}
 }
 
@@ -268,22 +256,37 @@ func (c *Client) checkDrained() {
 	}
 }
 
-// endAll empties the table for Close, with mu held. If there is a link and
-// something ended, the caller flushes the link, without mu.
-func (c *Client) endAll() (ended []*pending) {
-	l := c.link
+// endAll empties the table for Close, with mu held.
+func (c *Client) endAll() (over []*pending) {
 	for p := c.table.first; p != nil; p = c.table.first {
-		c.remove(p)
-		ended = append(ended, p)
+		c.table.remove(p)
+		c.removed(p)
+		over = append(over, p)
 	}
-	if l == nil || len(ended) == 0 {
-		return ended
+	return over
+}
+
+// sayCancel tells brokers of requests that were removed. It is called without mu.
+func (c *Client) sayCancel(ps []*pending) {
+	if len(ps) == 0 {
+		return
 	}
-	out := l.Begin()
-	for _, p := range ended {
-		c.cancelOn(out, p)
+	for _, cn := range c.conns {
+		c.mu.Lock()
+		l := cn.link
+		if l == nil || !slices.ContainsFunc(ps, func(p *pending) bool { return p.link == cn.known }) {
+			c.mu.Unlock()
+			continue
+		}
+		out := l.Begin()
+		for _, p := range ps {
+			if p.link == cn.known {
+				c.table.cancel(p, out)
+			}
+		}
+		c.mu.Unlock()
+		l.Flush()
 	}
-	return ended
 }
 
 // abort ends a request from this side, if nothing else has, and tells the
@@ -299,33 +302,30 @@ func (c *Client) abort(r *call, err error, drop bool) {
 		c.mu.Unlock()
 		return
 	}
-	c.remove(&r.pending)
+	c.table.remove(&r.pending)
+	c.removed(&r.pending)
 	c.ending.Add(1)
 	defer c.ending.Done()
 	if e, ok := err.(*callError); ok {
 		e.outcome = r.outcome()
 	}
-	l := c.link
-	if l == nil || r.gen == 0 {
+	l := c.linkOf(&r.pending)
+	if l == nil {
 		c.mu.Unlock()
 	} else {
-		c.cancelOn(l.Begin(), &r.pending)
+		c.table.cancel(&r.pending, l.Begin())
 		c.mu.Unlock()
 		l.Flush()
 	}
 	c.finish(r, reply{err: err}, drop)
 }
 
-// cancelOn appends CANCEL, or keeps it until the broker has answered: a Node
-// broker, which never does, knows no such command. It is called with mu held.
-func (c *Client) cancelOn(out *batch.Out, p *pending) {
-	switch {
-	case p.gen == 0 || p.gen != c.table.gen:
-	case c.extended:
-		appendClientCommand(out, opCancel, p.rid)
-	case len(c.owed) < maxOwed:
-		c.owed = append(c.owed, p.rid)
+// linkOf is the open connection that a request is on, nil if it is on none. mu is held.
+func (c *Client) linkOf(p *pending) link {
+	if p.link == nil {
+		return nil
 	}
+	return c.conns[p.link.index].link
 }
 
 // finish gives a request its end. Only who removed it from the table calls it, once.

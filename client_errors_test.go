@@ -43,7 +43,7 @@ func TestClientRefuses(t *testing.T) {
 			t.Fatal(err)
 		}
 		n := newFakeNet()
-		c.session.dial = n.dial
+		c.conns[0].session.dial = n.dial
 		n.blocked = true
 		call := func(service string, data any, opts ...CallOption) error {
 			_, err := c.Call(t.Context(), service, data, opts...)
@@ -234,7 +234,7 @@ func TestClientRun(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		c.session.dial = newFakeNet().dial
+		c.conns[0].session.dial = newFakeNet().dial
 		ctx, cancel := context.WithCancel(t.Context())
 		done := make(chan error)
 		go func() { done <- c.Run(ctx) }()
@@ -329,7 +329,7 @@ func TestClientDialFails(t *testing.T) {
 		}
 		n := newFakeNet()
 		n.refuse = errors.New("no descriptors")
-		c.session.dial = n.dial
+		c.conns[0].session.dial = n.dial
 		if err := c.Start(); err != nil {
 			t.Fatal(err)
 		}

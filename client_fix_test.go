@@ -39,7 +39,7 @@ func TestClientCloseWaitsForCancel(t *testing.T) {
 			t.Fatal(err)
 		}
 		gate := &gatedLink{reached: make(chan struct{}), open: make(chan struct{})}
-		c.session.dial = func(o zsock.ConnOptions) (link, error) {
+		c.conns[0].session.dial = func(o zsock.ConnOptions) (link, error) {
 			l, err := n.dial(o)
 			if err != nil {
 				return nil, err
@@ -226,7 +226,8 @@ func TestStreamCloseBeforeFinal(t *testing.T) {
 		// As onReply does, stopped between its two steps.
 		c.mu.Lock()
 		p := c.table.find([]byte(rid))
-		c.remove(p)
+		c.table.remove(p)
+		c.removed(p)
 		c.mu.Unlock()
 		s.Close()
 		done := make(chan error, 1)

@@ -30,6 +30,7 @@ const (
 	optionFailFast
 	optionMetadata
 	optionWindow
+	optionIdempotent
 )
 
 // WithTimeout bounds the request, queueing included; the sooner of it and the
@@ -51,6 +52,16 @@ func WithMetadata(m map[string]string) CallOption {
 // WithWindow sets how many bytes of partials the worker may be ahead of the
 // reader of this request, from 4 KiB to 1 GiB. Zero is ClientConfig.Window.
 func WithWindow(bytes int) CallOption { return CallOption{kind: optionWindow, window: bytes} }
+
+// Idempotent says that executing the request more than once does no harm. When
+// its worker is lost before a partial came, or the connection to its broker is,
+// it is sent again under the same id, up to ClientConfig.MaxAttempts times in
+// all, within its timeout and the client's RetryBudget, after a wait that grows
+// and is jittered. Request.Attempt tells the handler. A broker that still holds
+// the former attempt goes on with it instead of starting anew.
+//
+// Without it a request is never executed twice.
+func Idempotent() CallOption { return CallOption{kind: optionIdempotent} }
 
 // metadataSize is how many bytes the JSON of m has, or, as long as that is
 // within the limit, at least as many.
@@ -78,6 +89,8 @@ func (r *call) apply(opts []CallOption) (timeout time.Duration, err error) {
 			r.options.failFast = true
 		case optionMetadata:
 			r.meta = o.meta
+		case optionIdempotent:
+			r.idempotent = true
 		case optionWindow:
 			if o.window != 0 {
 				r.window = o.window

@@ -7,72 +7,71 @@ import (
 	"github.com/zmq-omdp/omdp/internal/batch"
 )
 
-// What the client's session calls: the life of a link, what the broker says on
-// it, and the timers. open, tick and lost run on the session's goroutine, up
-// and deliver on whichever did the exchange.
+// clientConn is a client's connection to one of its brokers: what its session
+// calls. open, tick and lost run on the session's goroutine, up and deliver on
+// whichever did the exchange.
+type clientConn struct {
+	*Client
+	endpoint string
+	session  session
+	known    *tableLink // what the table knows of it; guarded by Client.mu, as is what follows
+
+	link      link // open, not yet necessarily connected; nil between links
+	malformed bool // logged on this link
+	wasLost   bool
+	turn      clientTurn // of tick
+}
 
 var errBrokerLeaving = errors.New("the broker is shutting down")
 
 // open greets the broker on a fresh link.
-func (c *Client) open(l link) {
+func (c *clientConn) open(l link) {
 	c.mu.Lock()
-	c.link = l
-	c.extended, c.packs, c.leaving, c.malformed, c.broker, c.owed = false, false, false, false, "", nil
-	c.table.opened()
+	c.link, c.malformed = l, false
+	c.table.opened(c.known)
 	c.mu.Unlock()
-	c.hello(l.Begin())
+	c.table.appendHello(l.Begin()) // of what never changes
 	l.Flush()
 	l.Wake() // for the first tick
 }
 
-func (c *Client) hello(out *batch.Out) {
-	appendHello(out, headerClient, &caps{V: 1, ID: c.life, HB: c.settings.heartbeat.Milliseconds(), Credit: int64(c.config.Window), Pack: 1})
-}
-
-// up sends what waited for the connection, in order.
-func (c *Client) up(l link) {
+// up sends what waited for a connection, in order.
+func (c *clientConn) up(l link) {
 	c.counts.connections.Add(1)
 	c.mu.Lock()
 	if c.link != l {
 		c.mu.Unlock()
 		return
 	}
-	now := c.session.now()
-	c.table.connected(now)
-	out := l.Begin()
-	for p := range c.table.waiting {
-		c.unsent -= len(p.owner.data)
-		c.put(out, l, p.owner, now)
-	}
+	now := c.now()
+	c.table.connected(c.known, now)
+	flush := c.sendWaiting(now)
 	c.mu.Unlock()
-	l.Flush()
+	if flush != nil {
+		flush.Flush()
+	}
 	l.Wake() // the first beat is due now
 }
 
-// put encodes a request on the link, with the time that is left to it. It is
-// called with mu held, between Begin and Flush.
-func (c *Client) put(out *batch.Out, l link, r *call, now instant) {
-	c.table.send(&r.pending, now, l.Seq())
-	o := r.options
-	switch {
-	case r.deadline == never:
-		o.timeout = timeoutNone
-	case r.deadline-now != defaultTimeout:
-		o.timeout = max(r.deadline-now, 1)
+// sendWaiting puts what waits on the connection for new requests, and returns
+// its link, if there was something, for the caller to flush without mu. mu is held.
+func (c *Client) sendWaiting(now instant) link {
+	best := c.table.best
+	if best == nil || c.table.onLinks == c.table.len() {
+		return nil
 	}
-	c.scratch, _ = appendOptions(c.scratch[:0], o, r.meta) // a map of strings marshals
-	var frame []byte
-	if len(c.scratch) > 0 {
-		frame = c.scratch
+	l := c.conns[best.index].link
+	out := l.Begin()
+	for p := range c.table.waiting {
+		c.table.put(p, best, now, l.Seq(), out)
 	}
-	out.Pack = c.packs
-	appendClientRequest(out, r.service, r.rid, r.data, frame)
+	return l
 }
 
 // deliver takes what the broker said.
-func (c *Client) deliver(l link, in *batch.In) {
+func (c *clientConn) deliver(l link, in *batch.In) {
 	var m message
-	now := c.session.now()
+	now := c.now()
 	for f := in.Next(); f != nil; f = in.Next() {
 		if !parseAtClient(f, &m) {
 			c.onMalformed(f)
@@ -80,26 +79,34 @@ func (c *Client) deliver(l link, in *batch.In) {
 		}
 		switch m.op {
 		case opReply:
-			c.onReply(&m)
+			c.onReply(&m, now)
 		case opPartial:
 			c.onPartial(&m, now)
 		case opHeartbeat:
-			c.onHeartbeat(&m, now)
+			c.mu.Lock()
+			c.table.onHeartbeat(now, c.known, &m)
+			c.mu.Unlock()
 		case opHello:
 			c.onHello(l, &m, now)
 		case opDrain:
-			c.onDrain()
+			c.onDrain(now)
 		}
 	}
 	c.mu.Lock()
-	defer c.mu.Unlock()
-	c.table.heard = now
-	if !c.leaving {
-		c.setState(Ready)
+	before := c.table.best
+	c.table.hears(c.known, now)
+	c.updateState()
+	var flush link
+	if c.table.best != before {
+		flush = c.sendWaiting(now)
+	}
+	c.mu.Unlock()
+	if flush != nil {
+		flush.Flush()
 	}
 }
 
-func (c *Client) onMalformed(f [][]byte) {
+func (c *clientConn) onMalformed(f [][]byte) {
 	c.counts.malformed.Add(1)
 	c.mu.Lock()
 	first := !c.malformed
@@ -110,30 +117,50 @@ func (c *Client) onMalformed(f [][]byte) {
 	}
 }
 
-// onReply ends a request.
-func (c *Client) onReply(m *message) {
+// onReply ends a request, or lets it be sent again.
+func (c *clientConn) onReply(m *message, now instant) {
 	c.mu.Lock()
-	p := c.table.find(m.rid)
-	if p == nil || p.gen == 0 {
+	p, end, parsed, late := c.table.onReply(now, c.known, m)
+	switch {
+	case late:
 		c.mu.Unlock()
 		c.counts.late.Add(1)
 		return
+	case p == nil:
+		c.resume(now)
+		return
 	}
-	c.remove(p)
+	c.removed(p)
 	c.mu.Unlock()
-	c.finish(p.owner, parseReply(p.owner.service, m.body), false)
+	if !parsed {
+		end = parseReply(p.service, m.body)
+	}
+	c.finish(p.owner, p.conclude(end), false)
 }
 
-func (c *Client) onPartial(m *message, now instant) {
+// resume sees to requests that are to be sent again: at once, or when their
+// timers fire. It is called with mu held and unlocks it.
+func (c *Client) resume(now instant) {
+	flush, sooner := c.sendWaiting(now), c.rearm()
+	c.updateState()
+	c.mu.Unlock()
+	if flush != nil {
+		flush.Flush()
+	}
+	if sooner {
+		c.conns[0].session.wake()
+	}
+}
+
+func (c *clientConn) onPartial(m *message, now instant) {
 	size := len(m.body[len(m.body)-1]) + partialOverhead
 	c.mu.Lock()
-	p := c.table.find(m.rid)
-	if p == nil || p.gen == 0 {
+	p := c.table.onPartial(now, c.known, m)
+	if p == nil {
 		c.mu.Unlock()
 		c.counts.late.Add(1)
 		return
 	}
-	p.heard = now
 	r := p.owner
 	if r.kind == kindCall { // nobody wants it; the worker may go on
 		n := r.consume(size)
@@ -145,6 +172,9 @@ func (c *Client) onPartial(m *message, now instant) {
 	c.counts.partials.Add(1)
 	part := parseReply(r.service, m.body)
 	if part.err != nil {
+		if said, ok := part.err.(*Error); ok { // a partial is not how a handler ends: nobody can tell whether it has
+			part = protocolError(r.service, "a partial that is an error: "+said.Error())
+		}
 		c.abort(r, part.err, false)
 		return
 	}
@@ -167,29 +197,11 @@ func (c *Client) bound(r *call, size int) int {
 	return limit
 }
 
-// onHeartbeat: "Broker MAY notify Client on Request dispatch to Worker", and
-// "Worker MAY send heartbeat for active request. Broker forwards heartbeat to
-// Client" look the same.
-func (c *Client) onHeartbeat(m *message, now instant) {
-	if m.rid == nil {
-		return
-	}
-	c.mu.Lock()
-	p := c.table.find(m.rid)
-	if p == nil || p.gen == 0 {
-		c.mu.Unlock()
-		return
-	}
-	p.heard = now
-	p.confirmed = true
-	c.mu.Unlock()
-}
-
 // grant tells the worker that n bytes more may be on the way. It is called
 // with mu held and unlocks it.
 func (c *Client) grant(r *call, n int) {
-	l := c.link
-	if n <= 0 || l == nil || !c.extended || r.phase != phaseLive || r.gen != c.table.gen {
+	l := c.linkOf(&r.pending)
+	if n <= 0 || l == nil || !r.link.extended || r.phase != phaseLive {
 		c.mu.Unlock()
 		return
 	}
@@ -199,68 +211,59 @@ func (c *Client) grant(r *call, n int) {
 	l.Flush()
 }
 
-// onHello: the broker understands the extensions. Another life of it on the
-// same connection (a proxy, a failover) knows nothing of what is in progress.
-func (c *Client) onHello(l link, m *message, now instant) {
+func (c *clientConn) onHello(l link, m *message, now instant) {
 	caps, ok := parseCaps(m.caps)
 	if !ok {
 		c.onMalformed([][]byte{m.caps})
 		return
 	}
 	c.mu.Lock()
-	if c.broker != "" && c.broker != caps.ID {
-		c.mu.Unlock()
-		c.session.drop(l, errBrokerChanged)
-		return
-	}
-	first := !c.extended
-	c.broker, c.extended, c.packs = caps.ID, true, caps.Pack > 0
-	c.table.answered(now, caps.interval())
-	if !first {
-		c.mu.Unlock()
-		return
-	}
-	l.Wake() // liveness counts from now on
-	out := l.Begin()
-	for _, rid := range c.owed {
-		appendClientCommand(out, opCancel, rid)
-	}
-	c.owed = nil
+	first, ok := c.table.onHello(now, c.known, &caps, l.Begin())
 	c.mu.Unlock()
 	l.Flush()
+	if !ok {
+		c.session.drop(l, errBrokerChanged)
+	}
+	if first {
+		l.Wake() // liveness counts from now on
+	}
 }
 
-// onDrain: the broker is leaving. What it has goes on, new requests wait for
-// the next connection, which is made when the last one here has ended.
-func (c *Client) onDrain() {
+// onDrain: the broker is leaving. What it has goes on, new requests go
+// elsewhere or wait for the next connection, which is made when the last one
+// here has ended.
+func (c *clientConn) onDrain(now instant) {
 	c.mu.Lock()
-	c.leaving = true
-	c.setState(Draining)
-	c.mu.Unlock()
-	c.session.wake()
+	c.table.onDrain(c.known)
+	c.resume(now)
+	c.session.wake() // it may have nothing of ours
 }
 
 // maxJam is how many bytes may wait in front of a broker that takes nothing
 // before heartbeats are not added to them any more.
 const maxJam = 1 << 20
 
-// tick does what the timers ask for.
-func (c *Client) tick(now instant) instant {
+// tick does what the timers ask for. The first connection also minds those of
+// requests.
+func (c *clientConn) tick(now instant) instant {
 	c.mu.Lock()
 	w := &c.turn
-	c.table.turn(now, w)
+	w.reset()
+	first := c.known.index == 0
+	if first {
+		c.table.expire(now, w)
+	}
+	c.table.turn(now, c.known, w)
+	alarm, sooner := c.known.alarm, c.rearm()
+	if first {
+		alarm = min(alarm, c.table.timing.alarm)
+	}
 	l, flush := c.link, false
-	if l != nil && (w.hello || len(w.expired) > 0) {
-		jammed := l.Queued() > maxJam
+	if l != nil && w.hello && l.Queued() <= maxJam {
 		out := l.Begin()
-		if w.hello && !jammed {
-			c.hello(out)
-			for _, p := range w.beats {
-				appendClientCommand(out, opHeartbeat, p.rid)
-			}
-		}
-		for _, p := range w.expired {
-			c.cancelOn(out, p)
+		c.table.appendHello(out)
+		for _, p := range w.beats {
+			appendClientCommand(out, opHeartbeat, p.rid)
 		}
 		flush = true
 	}
@@ -270,17 +273,24 @@ func (c *Client) tick(now instant) instant {
 	for _, p := range w.silent {
 		c.removed(p)
 	}
-	leave := c.leaving && c.table.onLink == 0
-	alarm := c.table.alarm
+	leave := c.known.gone()
 	c.mu.Unlock()
 	if flush {
 		l.Flush()
 	}
+	if sooner && !first {
+		c.conns[0].session.wake()
+	}
+	if w.again {
+		c.mu.Lock()
+		c.resume(now)
+	}
+	c.sayCancel(w.expired)
 	for _, p := range w.expired {
-		c.finish(p.owner, reply{err: &callError{err: ErrTimeout, service: p.owner.service, outcome: p.outcome()}}, false)
+		c.finish(p.owner, p.conclude(reply{err: &callError{err: ErrTimeout, service: p.service, outcome: p.outcome()}}), false)
 	}
 	for _, p := range w.silent {
-		c.finish(p.owner, reply{err: &callError{err: ErrWorkerLost, service: p.owner.service, outcome: MayHaveExecuted, detail: "silent"}}, false)
+		c.finish(p.owner, p.conclude(reply{err: &callError{err: ErrWorkerLost, service: p.service, outcome: MayHaveExecuted, detail: "silent"}}), false)
 	}
 	switch {
 	case w.lost:
@@ -291,32 +301,26 @@ func (c *Client) tick(now instant) instant {
 	return alarm
 }
 
-// lost ends what was on the link that is gone.
-func (c *Client) lost(l link, reason error) {
+// lost ends what was on the link that is gone, or lets it be sent again.
+func (c *clientConn) lost(l link, reason error) {
 	c.mu.Lock()
-	if c.state == Ready {
+	if c.known.heardOf {
 		c.session.backoff.reset()
 	}
-	c.link, c.extended, c.owed = nil, false, nil
-	ended := c.table.lost(l.SentSeq())
-	for p := range c.table.waiting {
-		if p.seq != 0 {
-			p.seq = 0
-			c.unsent += len(p.owner.data)
-		}
-	}
-	for _, p := range ended {
+	now := c.now()
+	c.link, c.wasLost = nil, true
+	over := c.table.lost(now, c.known, l.SentSeq())
+	for _, p := range over {
 		c.removed(p)
 	}
-	c.setState(Lost)
-	c.mu.Unlock()
-	for _, p := range ended {
-		c.finish(p.owner, reply{err: &callError{err: ErrBrokerLost, service: p.owner.service, outcome: MayHaveExecuted, detail: reason.Error()}}, false)
+	c.resume(now)
+	for _, p := range over {
+		c.finish(p.owner, p.conclude(reply{err: &callError{err: ErrBrokerLost, service: p.service, outcome: MayHaveExecuted, detail: reason.Error()}}), false)
 	}
 }
 
 // failed reports a connection that was lost or could not be tried.
-func (c *Client) failed(err error, wait instant) {
+func (c *clientConn) failed(err error, wait instant) {
 	c.report(fmt.Errorf("omdp: client of %s: %w", c.endpoint, &linkError{err}), "wait", wait)
 }
 

@@ -24,7 +24,7 @@ func startFakeClient(t testing.TB, config *ClientConfig, n *fakeNet) (*Client, *
 	if err != nil {
 		t.Fatal(err)
 	}
-	c.session.dial = n.dial
+	c.conns[0].session.dial = n.dial
 	if err := c.Start(); err != nil {
 		t.Fatal(err)
 	}
@@ -101,7 +101,7 @@ func TestClientCall(t *testing.T) {
 		l.welcome(t)
 		done := goCall(t.Context(), c, "echo", "hi")
 		m := l.awaitPrefix(t, "C|2|echo|")
-		if want := "C|2|echo|" + c.life + "-1|\"hi\"|{}"; m != want {
+		if want := "C|2|echo|" + c.table.prefix + "1|\"hi\"|{}"; m != want {
 			t.Errorf("got %s, want %s", m, want)
 		}
 		l.say("C", "4", ridOf(m))
@@ -131,12 +131,13 @@ func TestClientOutcomes(t *testing.T) {
 		{[]string{`TIMEOUT`}, ErrTimeout, MayHaveExecuted},
 		{[]string{`{"status":"W_ERROR"}`}, ErrWorkerLost, MayHaveExecuted},
 		{[]string{`{"status":"LOST"}`}, ErrBrokerLost, MayHaveExecuted},
-		{[]string{`{"status":"OVERLOADED"}`}, ErrOverloaded, NotExecuted},
-		{[]string{`{"status":"DENIED"}`}, ErrDenied, NotExecuted},
-		{[]string{`{"status":"NO_WORKER"}`}, ErrNoWorker, NotExecuted},
-		{[]string{`{"status":"TOO_LARGE"}`}, ErrTooLarge, NotExecuted},
-		{[]string{`{"status":"DRAINING"}`}, ErrBrokerLost, NotExecuted},
-		{[]string{`{"status":"DUPLICATE"}`}, ErrBrokerLost, Executed},
+		{[]string{`{"status":"OVERLOADED","executed":false}`}, ErrOverloaded, NotExecuted},
+		{[]string{`{"status":"DENIED","executed":false}`}, ErrDenied, NotExecuted},
+		{[]string{`{"status":"NO_WORKER","executed":false}`}, ErrNoWorker, NotExecuted},
+		{[]string{`{"status":"TOO_LARGE","executed":false}`}, ErrTooLarge, NotExecuted},
+		{[]string{`{"status":"DRAINING","executed":false}`}, ErrBrokerLost, NotExecuted},
+		{[]string{`{"status":"DUPLICATE"}`}, ErrBrokerLost, MayHaveExecuted},
+		{[]string{`{"status":"DUPLICATE","executed":true}`}, ErrBrokerLost, Executed},
 		{[]string{`{"status":"SLOW_CLIENT"}`}, ErrSlowConsumer, MayHaveExecuted},
 		{[]string{`{"status":"WHATEVER"}`}, ErrProtocol, MayHaveExecuted},
 		{[]string{`nonsense`}, ErrProtocol, MayHaveExecuted},
@@ -269,7 +270,7 @@ func TestClientWaitsForBroker(t *testing.T) {
 		l.hold(false)
 		synctest.Wait()
 		got := l.sent()
-		want := []string{"C|2|echo|" + c.life + `-1|"a"|{"timeout":6000}`, "C|2|echo|" + c.life + `-2|"b"|{}`}
+		want := []string{"C|2|echo|" + c.table.prefix + `1|"a"|{"timeout":6000}`, "C|2|echo|" + c.table.prefix + `2|"b"|{}`}
 		if len(got) < 3 || !strings.HasPrefix(got[0], "C|8|") || !slices.Equal(got[1:], want) {
 			t.Fatalf("sent %q, want HELLO, then %q", got, want)
 		}
@@ -318,7 +319,7 @@ func TestClientConnectionLost(t *testing.T) {
 		l = n.next(t)
 		l.welcome(t)
 		m := l.awaitPrefix(t, "C|2|")
-		if want := "C|2|echo|" + c.life + `-2|"unsent"|`; !strings.HasPrefix(m, want) {
+		if want := "C|2|echo|" + c.table.prefix + `2|"unsent"|`; !strings.HasPrefix(m, want) {
 			t.Errorf("sent %s, want %s…", m, want)
 		}
 		l.say("C", "3", ridOf(m), `{"status":200,"msg":1}`)

@@ -26,6 +26,8 @@ type limits struct {
 	outboxBytes, totalOutbox   int64
 	malformed                  int // messages within malformedIn: the peer is ignored for ignoreFor
 	malformedIn, ignoreFor     time.Duration
+	finished                   int           // ended requests that are remembered …
+	window                     time.Duration // … for so long; not positive: none
 	defaultTimeout, maxTimeout time.Duration // negative: none; maxTimeout 0: off
 	heartbeat                  time.Duration
 	liveness                   int
@@ -43,7 +45,8 @@ const (
 type peer struct {
 	id       string
 	listener int
-	num      uint32 // names it in keys
+	num      uint32 // names it in keys of queues
+	key      uint64 // stands for it in hashes of requests: for its life if it has one, else for its id
 	role     role
 	dead     bool // removed; what still points to it lets go
 
@@ -74,6 +77,7 @@ type peer struct {
 	concurrency int
 	held        int // slots, draining ones included
 	draining    bool
+	unreachable bool    // a send to it failed: it is given nothing more, and lost when all that came from it was read
 	beatAt      instant // when it is told next that the broker lives
 	burst       int     // requests in the present batch
 	burstTurn   uint64  // … which is this one
@@ -95,7 +99,10 @@ type request struct {
 
 	arrived  instant
 	deadline timer // not armed: none
-	attempt  int   // dispatches so far that were sent
+	attempt  int   // dispatches so far that were sent: 0 or 1
+	asked    int   // which attempt of its client's this is, 1 for the first
+	reported bool  // its client was sent a worker's final
+	failFast bool  // it does not wait for a worker to come
 	window   int64 // bytes of credit; 0: the client grants none
 	slot     *slot // nil while queued
 	queue    *clientQueue
@@ -144,6 +151,7 @@ type dispatcher struct {
 
 	peers    []map[string]*peer // by listener, then by routing id
 	requests requestTable
+	finished finished
 	services map[string]*service
 	queues   map[queueKey]*clientQueue
 	slots    []*slot
@@ -184,6 +192,7 @@ func newDispatcher(lim limits, self caps, seed [32]byte, listeners int) *dispatc
 		services: map[string]*service{}, queues: map[queueKey]*clientQueue{},
 	}
 	d.requests.seed = maphash.MakeSeed()
+	d.finished.limit, d.finished.window = lim.finished, lim.window
 	for i := range d.peers {
 		d.peers[i] = map[string]*peer{}
 	}
@@ -261,6 +270,7 @@ func (d *dispatcher) onMalformed(l int, id []byte, p *peer, worker bool) {
 func (d *dispatcher) addPeer(l int, id []byte) *peer {
 	d.nextPeer++
 	p := &peer{id: string(id), listener: l, num: d.nextPeer, seen: d.now}
+	p.key = d.requests.keyOf(p.id, l)
 	p.timer.peer = p
 	p.ready.owner = p
 	p.backlog.node.owner = &p.backlog
@@ -291,7 +301,7 @@ func (d *dispatcher) removePeer(p *peer) {
 
 // deadline is when expire is to be called at the latest; never if there is nothing to wait for.
 func (d *dispatcher) deadline() instant {
-	d.due = min(d.timers.next(), d.retryAt)
+	d.due = min(d.timers.next(), d.retryAt, d.finished.due())
 	if d.due != never { // a turn every beat: then a pause is told from a long wait for the next timer
 		d.due = min(d.due, d.now+d.lim.heartbeat)
 	}
@@ -314,6 +324,7 @@ func (d *dispatcher) expire(now instant) {
 	if now >= d.retryAt {
 		d.retry()
 	}
+	d.finished.expire(now)
 	d.finish()
 }
 
@@ -373,8 +384,13 @@ func (d *dispatcher) drain(now instant) {
 // shut ends everything: queued requests were not executed, those in progress
 // may have been, and every worker is disconnected.
 func (d *dispatcher) shut(now instant) {
+	told := d.draining
 	d.now, d.draining = now, true
 	d.eachPeer(func(p *peer) {
+		if p.role == roleClient && p.adv && !told { // first, so that nothing is sent here again
+			appendToClient(d.open(p), p.id, opDrain, nil, nil)
+			d.close(p, origin{})
+		}
 		for r := p.requests.front(); r != nil; r = p.requests.front() {
 			if r.slot == nil {
 				d.end(r, statusDraining, "false", causeGone)

@@ -243,7 +243,8 @@ func (w *world) liveSlot(t *tokenRec) *slot {
 func (b *book) malformed(p *simPeer, f []string, before *counters) {
 	w := b.w
 	after := w.d.stats
-	after.Malformed, after.WorkerLost, after.Dropped, after.SlowClients = before.Malformed, before.WorkerLost, before.Dropped, before.SlowClients
+	after.Malformed, after.WorkerLost, after.Abandoned = before.Malformed, before.WorkerLost, before.Abandoned
+	after.Dropped, after.SlowClients = before.Dropped, before.SlowClients
 	if after != *before {
 		w.fatalf("R2: a malformed message %q changed more than it may: %+v to %+v", f, *before, w.d.stats)
 	}

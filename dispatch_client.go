@@ -58,6 +58,9 @@ func (d *dispatcher) onHello(l int, id []byte, p *peer, m *message) {
 	if p.life != "" && p.life != c.ID { // another life under the same routing id: the old one's calls are over
 		d.dropAll(p)
 	}
+	if p.life != c.ID {
+		d.rekey(p, d.requests.keyOf(c.ID, -1))
+	}
 	p.adv, p.life, p.told, p.window = true, c.ID, c.interval(), min(c.Credit, 1<<40)
 	p.pack = c.Pack > 0
 	if d.mayTell(p) {
@@ -69,6 +72,18 @@ func (d *dispatcher) onHello(l int, id []byte, p *peer, m *message) {
 		}
 	}
 	d.watch(p)
+}
+
+// rekey files what a client has under its life: a peer that was forgotten may
+// ask before it greets again.
+func (d *dispatcher) rekey(p *peer, key uint64) {
+	for k := p.requests.head; k != nil; k = k.next {
+		d.requests.remove(k.owner)
+	}
+	p.key = key
+	for k := p.requests.head; k != nil; k = k.next {
+		d.requests.add(k.owner, d.requests.hash(p, k.owner.rid()))
+	}
 }
 
 // watch notes that a client beats, so that its silence will be noticed in time.
@@ -118,7 +133,8 @@ func (d *dispatcher) onRequest(l int, id []byte, p *peer, m *message) {
 			return
 		}
 	}
-	if d.lookup(p, m.rid) != nil { // a live id creates nothing (I21)
+	hash := d.requests.hash(p, m.rid)
+	if p.outstanding > 0 && d.requests.find(p, m.rid, hash) != nil { // a live id creates nothing (I21)
 		d.stats.Duplicates++
 		return
 	}
@@ -126,6 +142,22 @@ func (d *dispatcher) onRequest(l int, id []byte, p *peer, m *message) {
 	if !ok {
 		d.sayStatus(p, m.rid, statusMalformed, "false")
 		d.onMalformed(l, id, p, false)
+		return
+	}
+	asked := max(o.attempt, 1)
+	if r := d.requests.elsewhere(p, m.rid, hash); r != nil {
+		if asked <= r.asked { // an older socket's, which came late
+			d.stats.Duplicates++
+			return
+		}
+		if d.adopt(r, p, o) {
+			return
+		}
+	}
+	if e, ok := d.finished.find(d.now, mark(hash, m.rid)); ok && (e.reported || asked <= int(e.attempt)) {
+		d.stats.Refused++
+		d.stats.Repeated++
+		d.sayStatus(p, m.rid, statusDuplicate, e.executed())
 		return
 	}
 	s := p.lastService
@@ -146,7 +178,7 @@ func (d *dispatcher) onRequest(l int, id []byte, p *peer, m *message) {
 		p.lastService = s
 	}
 	d.stats.Accepted++
-	r := d.addRequest(p, s, m.rid, o)
+	r := d.addRequest(p, s, m.rid, o, hash)
 	if w := s.ready.front(); w != nil && s.queued == 0 {
 		d.dispatch(r, w, m.data, m.options)
 		return
@@ -180,26 +212,72 @@ func (d *dispatcher) refuse(p *peer, s *service, m *message, o options) string {
 	return ""
 }
 
-func (d *dispatcher) addRequest(p *peer, s *service, rid []byte, o options) *request {
-	var r *request
-	if n := len(d.freeRequests); n > 0 {
-		r = d.freeRequests[n-1]
-		d.freeRequests = d.freeRequests[:n-1]
-	} else {
-		r = &request{}
-		r.deadline.req = r
-		r.ofClient.owner, r.inQueue.owner = r, r
+// executed is what the broker knows of whether an ended request was executed.
+func (e *ended) executed() string {
+	switch {
+	case e.reported:
+		return "true"
+	case !e.ran:
+		return "false"
 	}
-	r.client, r.service, r.arrived, r.attempt = p, s, d.now, 0
-	r.ridLen = copy(r.ridBuf[:], rid)
-	if r.window = p.window; o.credit > 0 && p.adv {
-		r.window = o.credit
+	return ""
+}
+
+// adopt lets a request of a client's former socket answer to its new one, on
+// which it was sent again: what is queued or in progress is not done twice. It
+// reports false if it could not: partials are lost with the former socket, so
+// that attempt is over, and the request starts anew.
+func (d *dispatcher) adopt(r *request, p *peer, o options) bool {
+	switch {
+	case r.slot != nil && r.slot.partial:
+		d.stats.ClientGone++
+		d.drop(r, causeGone)
+		return false
+	case d.draining || p.backlog.slow || p.outstanding >= d.lim.outstanding:
+		d.stats.Refused++
+		status := statusDraining
+		if !d.draining {
+			d.stats.Overloaded++
+			status = statusOverloaded
+		}
+		d.sayStatus(p, r.rid(), status, "") // the former attempt may be executed
+		return true
 	}
-	p.windows += r.window
-	d.requests.add(r)
+	d.stats.Adopted++
+	queued := r.queue != nil
+	if queued {
+		d.dequeue(r)
+	}
+	d.disown(r)
+	r.client, r.asked = p, max(o.attempt, 1)
+	d.own(r)
+	d.setDeadline(r, o)
+	if queued {
+		d.enqueue(r, false)
+	}
+	return true
+}
+
+// own files a request under its client, disown takes it away.
+func (d *dispatcher) own(r *request) {
+	p := r.client
 	p.requests.pushBack(&r.ofClient)
 	p.outstanding++
-	s.requests++
+	p.windows += r.window
+}
+
+func (d *dispatcher) disown(r *request) {
+	p := r.client
+	p.requests.remove(&r.ofClient)
+	p.outstanding--
+	p.windows -= r.window
+	if !p.beats {
+		p.seen = d.now // remembered until it had the time to take what ended this
+	}
+}
+
+// setDeadline arms the timer of a request by what its options ask for.
+func (d *dispatcher) setDeadline(r *request, o options) {
 	t := o.timeout
 	if t == timeoutDefault {
 		t = d.lim.defaultTimeout
@@ -209,7 +287,31 @@ func (d *dispatcher) addRequest(p *peer, s *service, rid []byte, o options) *req
 	}
 	if t >= 0 && t < never-d.now {
 		d.timers.set(&r.deadline, d.now+t)
+	} else {
+		d.timers.remove(&r.deadline)
 	}
+}
+
+func (d *dispatcher) addRequest(p *peer, s *service, rid []byte, o options, hash uint64) *request {
+	var r *request
+	if n := len(d.freeRequests); n > 0 {
+		r = d.freeRequests[n-1]
+		d.freeRequests = d.freeRequests[:n-1]
+	} else {
+		r = &request{}
+		r.deadline.req = r
+		r.ofClient.owner, r.inQueue.owner = r, r
+	}
+	r.client, r.service, r.arrived = p, s, d.now
+	r.attempt, r.asked, r.reported, r.failFast = 0, max(o.attempt, 1), false, o.failFast
+	r.ridLen = copy(r.ridBuf[:], rid)
+	if r.window = p.window; o.credit > 0 && p.adv {
+		r.window = o.credit
+	}
+	d.requests.add(r, hash)
+	d.own(r)
+	s.requests++
+	d.setDeadline(r, o)
 	return r
 }
 
@@ -221,15 +323,11 @@ func (r *request) keep(data, options []byte) {
 
 // removeRequest forgets a request that is in no queue and no slot.
 func (d *dispatcher) removeRequest(r *request) {
-	p, s := r.client, r.service
+	s := r.service
 	d.requests.remove(r)
 	d.timers.remove(&r.deadline)
-	p.requests.remove(&r.ofClient)
-	p.outstanding--
-	p.windows -= r.window
-	if !p.beats {
-		p.seen = d.now // remembered until it had the time to take what ended this
-	}
+	d.disown(r)
+	d.finished.add(ended{mark(r.hash, r.rid()), d.now, int32(r.asked), r.reported, r.attempt > 0})
 	s.requests--
 	d.releaseService(s)
 	r.client, r.service, r.slot, r.queue = nil, nil, nil, nil

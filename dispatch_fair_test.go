@@ -38,7 +38,7 @@ func (s *stuck) say(id string, m message) {
 
 // stream makes client ask for a stream of n MiB, under a window that allows it.
 func (s *stuck) stream(client string, n int) {
-	s.say(client, message{op: opHello, caps: []byte(`{"v":1,"id":"c","hb":2500,"credit":262144}`)})
+	s.say(client, message{op: opHello, caps: fmt.Appendf(nil, `{"v":1,"id":%q,"hb":2500,"credit":262144}`, client)})
 	s.say(client, message{op: opRequest, service: []byte("s"), rid: []byte("big"), data: []byte("1"), options: fmt.Appendf(nil, `{"credit":%d}`, (n+1)<<20)})
 	token := s.token(client, "big")
 	for range n {

@@ -11,6 +11,7 @@ import (
 type outbox struct {
 	out, spare         batch.Out
 	origins, oldOrigin []origin
+	unreachable        []*peer // workers to be lost when all that peers sent was read
 }
 
 // origin says what a message of an outbox was, for the case that it could not be sent.
@@ -73,7 +74,8 @@ func (d *dispatcher) closeUnknown(l int) {
 // mayTell is false for answers that would only add to what a hopelessly slow
 // client does not read; they are counted and dropped.
 func (d *dispatcher) mayTell(p *peer) bool {
-	if p.dead || p.backlog.slow && p.backlog.out.Len() > 2*d.lim.outbox {
+	q := &p.backlog
+	if p.dead || q.slow && (q.out.Len() > 2*d.lim.outbox || int64(len(q.out.B)) > 2*q.most || d.outboxBytes > d.lim.totalOutbox) {
 		d.stats.Dropped++
 		return false
 	}
@@ -117,8 +119,17 @@ func (d *dispatcher) take(l int) *batch.Out {
 	return &b.spare
 }
 
-// settle looks at what became of the batch that take gave.
+// settle looks at what became of the batch that take gave, where nothing is
+// left that peers have sent.
 func (d *dispatcher) settle(now instant, l int) {
+	d.settleSent(now, l)
+	d.drained(now, l)
+}
+
+// settleSent is settle while there may be more to receive. A worker that can't
+// be reached may have sent its last finals and DISCONNECT before it closed: it
+// is not lost until they were read, see drained.
+func (d *dispatcher) settleSent(now instant, l int) {
 	b := &d.boxes[l]
 	for i, s := range b.spare.Results {
 		if s != batch.Sent || b.oldOrigin[i].backlog {
@@ -133,6 +144,24 @@ func (d *dispatcher) settle(now instant, l int) {
 		d.now = now
 		d.resume()
 	}
+}
+
+// drained is called when all that peers of listener l had sent was received:
+// workers that can't be reached are lost now, if they did not take their leave.
+func (d *dispatcher) drained(now instant, l int) {
+	b := &d.boxes[l]
+	if len(b.unreachable) == 0 {
+		return
+	}
+	d.now = now
+	for _, w := range b.unreachable {
+		if !w.dead {
+			d.workerLost(w, "unreachable")
+		}
+	}
+	clear(b.unreachable)
+	b.unreachable = b.unreachable[:0]
+	d.finish()
 }
 
 // resume gives workers that had their share of the last batch more.
@@ -198,7 +227,14 @@ func (d *dispatcher) settleSlowly(b *outbox) {
 			if o.slot != nil {
 				undone = append(undone, i)
 			}
-			gone = append(gone, p)
+			switch {
+			case p.role != roleWorker:
+				gone = append(gone, p)
+			case !p.unreachable:
+				p.unreachable = true
+				d.setReady(p)
+				b.unreachable = append(b.unreachable, p)
+			}
 		}
 	}
 	// First take every unsent dispatch off its worker, then forget who is gone,
@@ -209,11 +245,7 @@ func (d *dispatcher) settleSlowly(b *outbox) {
 		}
 	}
 	for _, p := range gone {
-		switch {
-		case p.dead:
-		case p.role == roleWorker:
-			d.workerLost(p, "unreachable")
-		default:
+		if !p.dead {
 			d.clientGone(p, "unreachable")
 		}
 	}
@@ -226,6 +258,7 @@ func (d *dispatcher) settleSlowly(b *outbox) {
 	for _, i := range undone {
 		if w := b.oldOrigin[i].peer; w.service != nil && d.services[w.service.name] == w.service {
 			d.pump(w.service)
+			d.abandoned(w.service)
 		}
 	}
 	for _, p := range tried {
@@ -270,7 +303,9 @@ func (d *dispatcher) unsent(packed []byte, o origin) *request {
 const (
 	retryMin   = 100 * time.Microsecond
 	retryMax   = 5 * time.Millisecond
-	retryCount = 512 // messages of one peer tried at once
+	retryEach  = 50 * time.Microsecond // … or so much for each peer that waits, if that is more
+	retryCount = 512                   // messages of one peer tried at once
+	retryPeers = 32                    // in one batch: an exchange remembers 64 refusals, and refuses all after them
 )
 
 func (d *dispatcher) block(p *peer) {
@@ -290,7 +325,7 @@ func (d *dispatcher) block(p *peer) {
 
 // later sets when q is tried next: twice as long after each try without success.
 func (d *dispatcher) later(q *backlog) {
-	q.wait = min(max(2*q.wait, retryMin), retryMax)
+	q.wait = min(max(2*q.wait, retryMin), max(retryMax, time.Duration(d.blocked.n)*retryEach))
 	q.at = d.now + q.wait
 	d.retryAt = min(d.retryAt, q.at)
 }
@@ -304,8 +339,9 @@ func (d *dispatcher) grew(p *peer, n int) {
 		q.most = max(q.most, min(2*p.windows, d.lim.totalOutbox/4)) // but not all that there is
 	}
 	size := int64(len(q.out.B))
-	// What all hold together is held against those with more than their share.
-	crowded := d.outboxBytes > d.lim.totalOutbox && size > d.lim.totalOutbox/int64(d.blocked.n)
+	// What all hold together is held against those with more than their share, and
+	// twice as much against everybody: shares were larger while fewer had one.
+	crowded := d.outboxBytes > d.lim.totalOutbox && size > d.lim.totalOutbox/int64(d.blocked.n) || d.outboxBytes > 2*d.lim.totalOutbox
 	if !q.slow && (q.out.Len() > d.lim.outbox || size > q.most || crowded) {
 		q.slow = true
 		d.overflowed = append(d.overflowed, p)
@@ -356,6 +392,7 @@ func (d *dispatcher) dropBacklog(p *peer) {
 // retry tries the head of every backlog again.
 func (d *dispatcher) retry() {
 	d.retryAt = never
+	tried := 0
 	for k := d.blocked.head; k != nil; {
 		q := k.owner
 		k = k.next
@@ -366,7 +403,13 @@ func (d *dispatcher) retry() {
 		if q.trying { // its listener has not sent it yet
 			continue
 		}
+		if tried++; tried > retryPeers { // the others in the next one, before these again
+			d.retryAt = d.now
+			return
+		}
 		q.trying = true
+		d.blocked.remove(&q.node)
+		d.blocked.pushBack(&q.node)
 		b := &d.boxes[q.peer.listener]
 		bytes := 0
 		count := min(q.out.Len(), retryCount)
@@ -398,7 +441,11 @@ func (d *dispatcher) finish() {
 			continue
 		}
 		for r := p.requests.front(); r != nil; r = p.requests.front() {
-			d.end(r, statusSlowClient, "", causeGone)
+			executed := ""
+			if r.slot == nil {
+				executed = "false"
+			}
+			d.end(r, statusSlowClient, executed, causeGone)
 		}
 	}
 }

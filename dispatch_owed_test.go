@@ -50,7 +50,7 @@ func (b *book) checkStatus(i *instance, status, body string) {
 	case i.answered && i.status != "" && status != i.status:
 		w.fatalf("%s got %s, want %s", i.rid, body, i.status)
 	case i.answered:
-		if status != statusLost && !no {
+		if status != statusLost && status != statusDuplicate && !no {
 			w.fatalf("a refusal that does not say that nothing was executed: %s", body)
 		}
 	case no && i.token != nil:
@@ -59,6 +59,10 @@ func (b *book) checkStatus(i *instance, status, body string) {
 		w.fatalf("I3: %s timed out at %v, its deadline was %v", i.data, w.now, i.deadline)
 	case status == statusWorkerLost && !i.emitted:
 		w.fatalf("%s was at no worker and got %s", i.data, body)
+	case status == statusNoWorker:
+		if !no || !strings.Contains(i.options, "failFast") {
+			w.fatalf("%s waits for a worker and ended with %s", i.data, body)
+		}
 	case status != statusTimeout && status != statusWorkerLost && status != statusSlowClient:
 		w.fatalf("%s was accepted and ended with %s", i.data, body)
 	}

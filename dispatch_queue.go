@@ -18,6 +18,7 @@ type service struct {
 
 	turns  list[clientQueue] // clients that wait, the one whose turn it is first
 	queued int
+	hasty  int // of these, those that do not wait for a worker to come
 	bytes  int64
 
 	completed uint64
@@ -72,6 +73,9 @@ func (d *dispatcher) enqueue(r *request, head bool) {
 	}
 	s.queued++
 	d.queued++
+	if r.failFast {
+		s.hasty++
+	}
 	s.bytes += r.size()
 	d.queuedBytes += r.size()
 }
@@ -106,6 +110,9 @@ func (d *dispatcher) dequeue(r *request) {
 	q.requests.remove(&r.inQueue)
 	s.queued--
 	d.queued--
+	if r.failFast {
+		s.hasty--
+	}
 	s.bytes -= r.size()
 	d.queuedBytes -= r.size()
 	r.queue = nil
@@ -155,6 +162,26 @@ func (d *dispatcher) pump(s *service) {
 		d.dispatch(r, w, r.data, options)
 		if cap(r.data)+cap(r.options) > 16<<10 { // memory that no limit counts any more
 			r.data, r.options = nil, nil
+		}
+	}
+}
+
+// abandoned ends the requests that wait and would rather fail than wait for a
+// worker to come, if the last one that takes requests is gone.
+func (d *dispatcher) abandoned(s *service) {
+	if s.hasty == 0 || s.workers > s.draining {
+		return
+	}
+	for t := s.turns.head; t != nil; {
+		q := t.owner
+		t = t.next
+		for k := q.requests.head; k != nil; {
+			r := k.owner
+			k = k.next
+			if r.failFast {
+				d.stats.Abandoned++
+				d.end(r, statusNoWorker, "false", "")
+			}
 		}
 	}
 }
@@ -249,12 +276,22 @@ type requestTable struct {
 	n       int
 }
 
+// keyOf stands for who is known by id on listener l, or, with listener -1, for
+// a life.
+func (t *requestTable) keyOf(id string, l int) uint64 {
+	return maphash.String(t.seed, id) ^ uint64(l+2)*0x9E3779B97F4A7C15
+}
+
 // hash puts ids that differ in their last character alone side by side:
 // clients count, so the ids of neighbouring requests share cache lines.
 func (t *requestTable) hash(p *peer, rid []byte) uint64 {
 	last := len(rid) - 1
-	return (maphash.Bytes(t.seed, rid[:last])^uint64(p.num)*0x9E3779B97F4A7C15)<<4 | uint64(rid[last]&15)
+	return (maphash.Bytes(t.seed, rid[:last])^p.key)<<4 | uint64(rid[last]&15)
 }
+
+// mark is the hash with what it leaves out of the last character: what ended
+// is known by nothing else.
+func mark(hash uint64, rid []byte) uint64 { return hash ^ uint64(rid[len(rid)-1]>>4)<<60 }
 
 func (t *requestTable) find(p *peer, rid []byte, hash uint64) *request {
 	if t.n == 0 {
@@ -267,11 +304,24 @@ func (t *requestTable) find(p *peer, rid []byte, hash uint64) *request {
 	return r
 }
 
-func (t *requestTable) add(r *request) {
+// elsewhere finds a live request that the same client made on another of its
+// sockets: both told the same life.
+func (t *requestTable) elsewhere(p *peer, rid []byte, hash uint64) *request {
+	if t.n == p.outstanding || p.life == "" {
+		return nil
+	}
+	r := t.buckets[hash&uint64(len(t.buckets)-1)]
+	for r != nil && (r.hash != hash || r.client == p || r.client.life != p.life || string(r.rid()) != string(rid)) {
+		r = r.chain
+	}
+	return r
+}
+
+func (t *requestTable) add(r *request, hash uint64) {
 	if 2*t.n >= len(t.buckets) { // half full, so that most chains have one member
 		t.grow()
 	}
-	r.hash = t.hash(r.client, r.rid())
+	r.hash = hash
 	b := &t.buckets[r.hash&uint64(len(t.buckets)-1)]
 	r.chain, *b = *b, r
 	t.n++

@@ -8,12 +8,15 @@ type counters struct {
 	Refused         uint64 // REQUESTs answered with an error at once: overload, draining, FailFast
 	Overloaded      uint64 // … of these, and of READYs and HELLOs, the ones over a limit
 	Duplicates      uint64 // REQUESTs whose id was live: dropped
+	Repeated        uint64 // REQUESTs whose id had ended: refused
+	Adopted         uint64 // requests that their client sent again on a new connection while they were live
 	Dispatched      uint64 // to a worker, repeats included
 	Requeued        uint64 // dispatches that could not be sent and went back to the queue
 	Completed       uint64 // requests that got a worker's final
 	Partials        uint64 // forwarded
 	Expired         uint64 // requests whose deadline passed
 	Canceled        uint64 // by their clients
+	Abandoned       uint64 // FailFast requests whose last worker left while they waited
 	WorkerLost      uint64 // requests that ended because their worker went away
 	Stalled         uint64 // requests taken from a worker that gave no sign of them
 	ClientGone      uint64 // requests whose client went away

@@ -147,6 +147,7 @@ func (d *dispatcher) fromWorker(l int, id []byte, p *peer, m *message) {
 			p.service.draining++
 		}
 		d.setReady(p)
+		d.abandoned(p.service)
 	case opHello:
 		c, ok := parseCaps(m.caps)
 		if !ok || !p.adv {
@@ -222,7 +223,7 @@ func (d *dispatcher) growLost(p *peer) {
 // setReady keeps p in its service's list of free workers exactly while it may
 // be given a request. It joins at the end: the least recently used is first.
 func (d *dispatcher) setReady(p *peer) {
-	may := p.role == roleWorker && !p.dead && !p.draining && !p.backlog.blocked() && !p.resting && p.held < p.concurrency
+	may := p.role == roleWorker && !p.dead && !p.draining && !p.unreachable && !p.backlog.blocked() && !p.resting && p.held < p.concurrency
 	switch {
 	case may && !p.ready.listed():
 		p.service.ready.pushBack(&p.ready)
@@ -253,7 +254,7 @@ func (d *dispatcher) dispatch(r *request, w *peer, data, options []byte) {
 	var x *extra
 	if w.adv {
 		x = &d.x
-		*x = extra{remaining: -1, attempt: r.attempt, credit: r.window, raw: r.client.adv}
+		*x = extra{remaining: -1, attempt: r.asked, credit: r.window, raw: r.client.adv}
 		if r.deadline.armed() {
 			x.remaining = max(int64((r.deadline.at-d.now)/time.Millisecond), 1)
 		}
@@ -299,6 +300,7 @@ func (d *dispatcher) onReply(w *peer, m *message) {
 		}
 		d.stats.Completed++
 		w.service.completed++
+		r.reported = true
 		d.removeRequest(r)
 	} else if !final {
 		d.stats.Dropped++
@@ -453,5 +455,6 @@ func (d *dispatcher) workerLost(w *peer, reason string) {
 	if w.draining {
 		s.draining--
 	}
+	d.abandoned(s)
 	d.releaseService(s)
 }

@@ -58,6 +58,7 @@ func worldLimits() limits {
 	l.services, l.workers, l.clients, l.concurrency = 3, 5, 8, 3
 	l.outbox, l.outboxBytes, l.totalOutbox = 6, 2000, 5000
 	l.malformed = 3
+	l.finished, l.window = 8, 3*time.Second
 	return l
 }
 
@@ -205,7 +206,7 @@ func (w *world) sendRequest(c *simPeer) {
 
 func (w *world) sendHello(c *simPeer) {
 	if c.adv {
-		w.send(c, "C", "8", fmt.Sprintf(`{"v":1,"id":"life-%d","hb":%d,"credit":%d%s}`, w.next(8)/7, 1000+w.next(3)*700, w.next(2)*1000, c.packs()))
+		w.send(c, "C", "8", fmt.Sprintf(`{"v":1,"id":"%s-%d","hb":%d,"credit":%d%s}`, c.name, w.next(8)/7, 1000+w.next(3)*700, w.next(2)*1000, c.packs()))
 	}
 }
 

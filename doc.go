@@ -63,10 +63,15 @@
 //
 // Nothing is kept on disk. Every call ends exactly once at its caller, with a
 // value or an error, at the latest at its deadline, broker or no broker. A
-// request is given to at most one worker: it runs at most once. Partials
+// request is executed at most once, unless its call is [Idempotent]. Partials
 // arrive in order, without a gap; where that can't be kept, the call ends in
 // an error, and never with a final after a gap. A [Stream] gives io.EOF only
 // after a good final.
+//
+// A call that says [Idempotent] may run more than once: it is sent again after
+// a lost worker or broker, within its timeout. A client and a worker of several
+// brokers (their configs' Endpoints) outlive the loss of one, and Shutdown of
+// broker and worker loses nothing that can go on elsewhere.
 //
 // [OutcomeOf] tells of every error whether the work ran: [NotSent],
 // [NotExecuted], [MayHaveExecuted] or [Executed]. After the first two it is

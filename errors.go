@@ -185,15 +185,16 @@ var statuses = map[string]struct {
 	statusNoWorker:   {ErrNoWorker, NotExecuted},
 	statusTooLarge:   {ErrTooLarge, NotExecuted},
 	statusDraining:   {ErrBrokerLost, NotExecuted},
-	statusDuplicate:  {ErrBrokerLost, Executed},
+	statusDuplicate:  {ErrBrokerLost, MayHaveExecuted}, // with executed where the broker knows
 	statusSlowClient: {ErrSlowConsumer, MayHaveExecuted},
 	statusMalformed:  {ErrProtocol, NotExecuted},
 }
 
 // reply is a PARTIAL or a REPLY as the client understands it.
 type reply struct {
-	msg Message // copied, not borrowed
-	err error   // *Error or *callError
+	msg    Message // copied, not borrowed
+	err    error   // *Error or *callError
+	status string  // of the broker's own errors
 }
 
 const okPrefix = `{"status":200,"msg":`
@@ -262,16 +263,20 @@ func brokerStatus(service, status string, executed *bool) reply {
 		return protocolError(service, "unknown status "+strconv.Quote(status))
 	}
 	e := &callError{err: s.err, service: service, outcome: s.outcome}
-	if executed != nil {
+	switch {
+	case executed != nil && *executed:
+		e.outcome = Executed
+	case executed != nil:
 		e.outcome = NotExecuted
-		if *executed {
-			e.outcome = Executed
-		}
+	case s.outcome == NotExecuted:
+		// Our broker says so where it says this. Without it the word may be that of
+		// a Node worker, whose response.error(code) sends no msg: its handler ran.
+		e.outcome = MayHaveExecuted
 	}
 	if status != statusTimeout {
 		e.detail = status
 	}
-	return reply{err: e}
+	return reply{err: e, status: status}
 }
 
 func protocolError(service, detail string) reply {

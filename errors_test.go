@@ -113,11 +113,13 @@ func TestParseReply(t *testing.T) {
 		{`{"status":"W_ERROR"}`, ErrWorkerLost, MayHaveExecuted},
 		{`{"status":"LOST"}`, ErrBrokerLost, MayHaveExecuted},
 		{`{"status":"OVERLOADED","executed":false}`, ErrOverloaded, NotExecuted},
-		{`{"status":"DENIED"}`, ErrDenied, NotExecuted},
-		{`{"status":"NO_WORKER"}`, ErrNoWorker, NotExecuted},
-		{`{"status":"TOO_LARGE"}`, ErrTooLarge, NotExecuted},
-		{`{"status":"DRAINING"}`, ErrBrokerLost, NotExecuted},
-		{`{"status":"DUPLICATE"}`, ErrBrokerLost, Executed},
+		{`{"status":"DENIED","executed":false}`, ErrDenied, NotExecuted},
+		{`{"status":"NO_WORKER","executed":false}`, ErrNoWorker, NotExecuted},
+		{`{"status":"TOO_LARGE","executed":false}`, ErrTooLarge, NotExecuted},
+		{`{"status":"DRAINING","executed":false}`, ErrBrokerLost, NotExecuted},
+		{`{"status":"OVERLOADED"}`, ErrOverloaded, MayHaveExecuted}, // a Node worker's response.error("OVERLOADED"): its handler ran
+		{`{"status":"DUPLICATE"}`, ErrBrokerLost, MayHaveExecuted},
+		{`{"status":"DUPLICATE","executed":true}`, ErrBrokerLost, Executed},
 		{`{"status":"SLOW_CLIENT"}`, ErrSlowConsumer, MayHaveExecuted},
 		{`{"status":"MALFORMED","executed":false}`, ErrProtocol, NotExecuted},
 		// What can't be read is an error of this call alone.

@@ -207,3 +207,65 @@ func ExampleClient_Run() {
 	fmt.Println(<-done, c.Stats().State)
 	// Output: <nil> closed
 }
+
+func ExampleIdempotent() {
+	const endpoint = "inproc://example-idempotent"
+	defer broker(endpoint).Close()
+	started := make(chan int, 2)
+	handler := func(ctx context.Context, req *omdp.Request, res *omdp.Response) error {
+		started <- req.Attempt()
+		if req.Attempt() == 1 {
+			<-ctx.Done() // as if it took long
+			return ctx.Err()
+		}
+		return res.End("done")
+	}
+	first := worker(endpoint, "slow", handler)
+	c := client(endpoint)
+	defer c.Close()
+
+	err := c.Request(context.Background(), "slow", nil, nil, func(m omdp.Message, err error) {
+		fmt.Println(m, err)
+		started <- 0
+	}, omdp.Idempotent())
+	if err != nil {
+		log.Fatal(err)
+	}
+	fmt.Println("attempt", <-started)
+	first.Close() // it holds the request, which is given to the next worker
+	defer worker(endpoint, "slow", handler).Close()
+	fmt.Println("attempt", <-started)
+	<-started
+	// Output:
+	// attempt 1
+	// attempt 2
+	// done <nil>
+}
+
+// A client of two brokers: new requests go to the first that is well.
+func ExampleClientConfig_endpoints() {
+	const preferred, standby = "inproc://example-preferred", "inproc://example-standby"
+	echo := func(_ context.Context, req *omdp.Request, res *omdp.Response) error { return res.End(req.Message()) }
+	b := broker(preferred)
+	defer broker(standby).Close()
+	defer worker(preferred, "echo", echo).Close()
+	defer worker(standby, "echo", echo).Close()
+
+	c, err := omdp.NewClient(preferred, &omdp.ClientConfig{Endpoints: []string{standby}})
+	if err != nil {
+		log.Fatal(err)
+	}
+	if err := c.Start(); err != nil {
+		log.Fatal(err)
+	}
+	defer c.Close()
+	ctx := context.Background()
+	fmt.Println(c.Call(ctx, "echo", "hello"))
+	if err := b.Shutdown(ctx); err != nil {
+		log.Fatal(err)
+	}
+	fmt.Println(c.Call(ctx, "echo", "hello again", omdp.Idempotent()))
+	// Output:
+	// hello <nil>
+	// hello again <nil>
+}

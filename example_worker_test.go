@@ -113,6 +113,48 @@ func ExampleWorker_Run() {
 	// run: <nil>
 }
 
+// A worker of two brokers: it serves both at the same time, and goes on
+// when one of them is gone.
+func ExampleWorkerConfig() {
+	const first, second = "inproc://example-first", "inproc://example-second"
+	b := broker(first)
+	defer broker(second).Close()
+
+	w, err := omdp.NewWorker(first, "echo", &omdp.WorkerConfig{
+		Endpoints:   []string{second}, // besides the first
+		Concurrency: 10,               // in total
+	})
+	if err != nil {
+		log.Fatal(err)
+	}
+	w.OnRequest(func(_ context.Context, req *omdp.Request, res *omdp.Response) error {
+		return res.End(req.Message())
+	})
+	if err := w.Start(); err != nil {
+		log.Fatal(err)
+	}
+	ctx, cancel := context.WithTimeout(context.Background(), 10*time.Second)
+	defer cancel()
+
+	c, d := client(first), client(second)
+	defer d.Close()
+	fmt.Println(c.Call(ctx, "echo", "by way of the first"))
+	fmt.Println(d.Call(ctx, "echo", "by way of the second"))
+	c.Close()
+	b.Close()
+	fmt.Println(d.Call(ctx, "echo", "by way of the second again"))
+	fmt.Println(w.Stats().State)
+
+	// Shutdown leaves both brokers first, then finishes what the worker holds.
+	fmt.Println(w.Shutdown(ctx))
+	// Output:
+	// by way of the first <nil>
+	// by way of the second <nil>
+	// by way of the second again <nil>
+	// ready
+	// <nil>
+}
+
 func ExampleHandleJSON() {
 	const endpoint = "inproc://example-handle-json"
 	defer broker(endpoint).Close()
@@ -278,6 +320,6 @@ func ExampleHandler() {
 	w.Close() // the handler has returned then
 	fmt.Println(m, err)
 	// Output:
-	// shout hey (id of 24 bytes): <nil>
+	// shout hey (id of 13 bytes): <nil>
 	// HEY <nil>
 }

@@ -20,12 +20,16 @@ import (
 // told, what, and that everybody else goes on.
 
 // childEnv makes the test binary a peer in a process of its own, which can be
-// killed and stopped: "broker ENDPOINT", "worker ENDPOINT", "client ENDPOINT".
+// killed and stopped: "broker ENDPOINT", "worker ENDPOINT", "client ENDPOINT", "limited ENDPOINT".
 const childEnv = "OMDP_TEST_CHILD"
 
 // child runs until its standard input ends. It prints a line when it is ready.
 func child(role string) {
 	kind, endpoint, _ := strings.Cut(role, " ")
+	if kind == "limited" {
+		limited(endpoint)
+		return
+	}
 	var err error
 	switch kind {
 	case "broker":
@@ -455,7 +459,7 @@ func TestClientLeaves(t *testing.T) {
 			},
 			"advertised and silent": func(t *testing.T) {
 				p := dialRaw(t, b.Endpoint())
-				p.say(`C|8|{"v":1,"id":"life","hb":1}`) // 1 ms × 100
+				p.say(`C|8|{"v":1,"id":"life2","hb":1}`) // 1 ms × 100
 				p.say(`C|2|echo|1|"x"|{}`)
 				receive(t, "the request", h.began)
 			},

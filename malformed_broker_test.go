@@ -303,8 +303,8 @@ func TestMalformedBroker(t *testing.T) {
 	}
 }
 
-// scene is one case while it is played.
-type scene struct {
+// act is one case while it is played.
+type act struct {
 	*testing.T
 	b       *omdp.Broker
 	w, c, p *rawPeer // the worker, its client, and the sender, which may be one of the two
@@ -314,7 +314,7 @@ type scene struct {
 
 // play runs one case.
 func (s stage) play(t *testing.T, k brokerCase) {
-	a := &scene{T: t, b: s.b, own: map[string]uint64{}}
+	a := &act{T: t, b: s.b, own: map[string]uint64{}}
 	a.begin(k.from)
 	before := s.b.Stats()
 	for _, frames := range k.send {
@@ -364,8 +364,8 @@ func (s stage) play(t *testing.T, k brokerCase) {
 	}
 }
 
-// begin sets the scene up to where the request is in progress.
-func (a *scene) begin(from sender) {
+// begin sets the act up to where the request is in progress.
+func (a *act) begin(from sender) {
 	n := strconv.FormatUint(endpointCount.Add(1), 10)
 	names := []string{"{SERVICE}", "raw-" + n, "{LIVE}", "live-" + n, "{NEW}", "new-" + n, "{LIFE}", "life-" + n}
 	put := strings.NewReplacer(names...).Replace
@@ -406,14 +406,14 @@ func (a *scene) begin(from sender) {
 }
 
 // fence sends what is answered when all before it was done, and tells by what.
-func (a *scene) fence(p *rawPeer) (last string) {
+func (a *act) fence(p *rawPeer) (last string) {
 	a.own["UnknownRequests"]++
 	rid := fmt.Sprint("fence-", endpointCount.Add(1))
 	p.send("C", "4", rid)
 	return "C|3|" + rid + `|{"status":"LOST"}`
 }
 
-func (a *scene) check(who string, got, want []string) {
+func (a *act) check(who string, got, want []string) {
 	a.Helper()
 	want = slices.Clone(want)
 	for i := range want {
@@ -426,7 +426,7 @@ func (a *scene) check(who string, got, want []string) {
 
 // leaves: the worker that sent the message says DRAIN, which is answered in one
 // way if it is registered and in another if not; answers what it holds; goes.
-func (a *scene) leaves(p *rawPeer, want brokerWant, holds [][]string) {
+func (a *act) leaves(p *rawPeer, want brokerWant, holds [][]string) {
 	answers := want.answers
 	switch want.after {
 	case advertised:
@@ -446,7 +446,7 @@ func (a *scene) leaves(p *rawPeer, want brokerWant, holds [][]string) {
 // finish: a worker that did not send the message has what is due to it, answers
 // all that it holds, and goes. It returns the ids of requests that it was given
 // meanwhile.
-func (a *scene) finish(want []string, holds [][]string) (more []string) {
+func (a *act) finish(want []string, holds [][]string) (more []string) {
 	a.w.say("W|11")
 	var got []string
 	for m := a.w.next(a); seen(m) != "W|11"; m = a.w.next(a) {

@@ -75,10 +75,13 @@ func bad(final bool) clientWant {
 	return clientAborts
 }
 
-// word is what a word in a frame before the payload does.
+// word is what a word in a frame before the payload does: in a final it is what
+// a handler said, but no handler ends by a partial.
 func word(final bool) clientWant {
 	w := bad(final)
-	w.end = errHandler
+	if final {
+		w.end = errHandler
+	}
 	return w
 }
 

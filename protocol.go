@@ -407,7 +407,8 @@ func appendReplyRaw(o *batch.Out, c op, token, rid string, p []byte) {
 }
 
 // appendReplyJSON encodes a PARTIAL or REPLY as {"status":CODE,"msg":VALUE}.
-// Both are JSON already.
+// Both are JSON already. Without a value it is what the broker says of a request
+// that no handler began: {"status":CODE,"executed":false}.
 func appendReplyJSON(o *batch.Out, c op, token, rid, code string, value []byte) {
 	o.Pack = o.Pack && len(code)+len(value) <= packMax
 	o.Begin()
@@ -417,9 +418,13 @@ func appendReplyJSON(o *batch.Out, c op, token, rid, code string, value []byte) 
 	o.OpenFrame()
 	o.B = append(o.B, `{"status":`...)
 	o.B = append(o.B, code...)
-	o.B = append(o.B, `,"msg":`...)
-	o.B = append(o.B, value...)
-	o.B = append(o.B, '}')
+	if value == nil {
+		o.B = append(o.B, `,"executed":false}`...)
+	} else {
+		o.B = append(o.B, `,"msg":`...)
+		o.B = append(o.B, value...)
+		o.B = append(o.B, '}')
+	}
 	o.CloseFrame()
 	o.End()
 }

@@ -51,6 +51,13 @@ func (c *caps) append(b []byte) []byte {
 // an interval of at most a day; other numbers are taken as they are and
 // clipped where they are used.
 func parseCaps(b []byte) (c caps, ok bool) {
+	if c, ok := parseOwnCaps(b); ok {
+		return c, true
+	}
+	return parseAnyCaps(b)
+}
+
+func parseAnyCaps(b []byte) (c caps, ok bool) {
 	if len(b) > 4096 || json.Unmarshal(b, &c) != nil {
 		return caps{}, false
 	}
@@ -131,7 +138,11 @@ type options struct {
 	timeout  time.Duration // timeoutDefault, timeoutNone, or the time itself
 	failFast bool          // ours: NO_WORKER at once instead of waiting for a worker
 	credit   int64         // ours: this request's window in bytes, if it is not the client's usual one
+	attempt  int           // ours: which attempt of an idempotent request this is; 0: the first
 }
+
+// maxAttempt is the highest number of an attempt that is believed.
+const maxAttempt = 1_000_000
 
 // parseOptions reads a request's options: timeout in milliseconds, 0 or absent
 // for the default, negative for none (zmq-omdp 4f18192). It reports false for
@@ -140,9 +151,13 @@ func parseOptions(b []byte) (options, bool) {
 	if len(b) == 0 || string(b) == "{}" {
 		return options{}, true
 	}
-	if n, rest, ok := parseKeyInt(b, `{"timeout":`); ok && string(rest) == "}" { // what our own client writes
-		return options{timeout: timeoutOf(n)}, true
+	if o, ok := parseOwnOptions(b); ok {
+		return o, true
 	}
+	return parseAnyOptions(b)
+}
+
+func parseAnyOptions(b []byte) (options, bool) {
 	var o map[string]json.RawMessage // not a struct, which would fold the case of users' own keys
 	if b[0] != '{' || json.Unmarshal(b, &o) != nil {
 		return options{}, false
@@ -169,7 +184,11 @@ func parseOptions(b []byte) (options, bool) {
 	if json.Unmarshal(o["credit"], &credit) != nil {
 		credit = 0
 	}
-	return options{t, failFast, int64(min(max(credit, 0), maxCredit))}, true
+	var attempt int
+	if json.Unmarshal(o["attempt"], &attempt) != nil || attempt < 2 || attempt > maxAttempt {
+		attempt = 0
+	}
+	return options{t, failFast, int64(min(max(credit, 0), maxCredit)), attempt}, true
 }
 
 func timeoutOf(ms int64) time.Duration {
@@ -205,6 +224,11 @@ func appendOptions(b []byte, o options, meta map[string]string) ([]byte, error) 
 	if o.credit != 0 {
 		b = append(append(b, sep), `"credit":`...)
 		b = appendInt(b, o.credit)
+		sep = ','
+	}
+	if o.attempt > 1 {
+		b = append(append(b, sep), `"attempt":`...)
+		b = appendInt(b, int64(o.attempt))
 		sep = ','
 	}
 	if len(meta) > 0 {

@@ -162,7 +162,8 @@ func TestRawBadReplies(t *testing.T) {
 		"": omdp.ErrProtocol, "x": omdp.ErrProtocol, "{": omdp.ErrProtocol, "[]": omdp.ErrProtocol, "null": omdp.ErrProtocol, "{}": omdp.ErrProtocol, `{"status":null}`: omdp.ErrProtocol,
 		`{"status":"UNHEARD_OF"}`: omdp.ErrProtocol, `{"status":200,"msg":}`: omdp.ErrProtocol, `{"status":200,"msg":1}}`: omdp.ErrProtocol,
 		`{"status":"TIMEOUT"}`: omdp.ErrTimeout, `{"status":"W_ERROR"}`: omdp.ErrWorkerLost, `{"status":"LOST"}`: omdp.ErrBrokerLost, `{"status":"OVERLOADED"}`: omdp.ErrOverloaded,
-		`{"status":"DENIED"}`: omdp.ErrDenied, `{"status":"NO_WORKER"}`: omdp.ErrNoWorker, `{"status":"TOO_LARGE"}`: omdp.ErrTooLarge, `{"status":"DRAINING"}`: omdp.ErrBrokerLost,
+		`{"status":"DENIED"}`: omdp.ErrDenied, `{"status":"NO_WORKER"}`: omdp.ErrNoWorker, `{"status":"TOO_LARGE"}`: omdp.ErrTooLarge, // DRAINING has the client leave: client_retry_test.go
+
 		`{"status":"SLOW_CLIENT"}`: omdp.ErrSlowConsumer, `{"status":"DUPLICATE"}`: omdp.ErrBrokerLost, `{"status":"MALFORMED"}`: omdp.ErrProtocol,
 		"TIMEOUT":                     omdp.ErrTimeout, // zmq-omdp 955b90d
 		`{"status":200,"msg":"good"}`: nil, `{"status":"200","msg":"good"}`: nil, `{"msg":"good","status":200}`: nil, `{ "status": 200, "msg": "good" }`: nil,

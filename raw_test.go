@@ -247,7 +247,11 @@ type wire struct {
 // dialWire connects and shakes hands as a DEALER with the given identity.
 func dialWire(t testing.TB, endpoint, identity string) *wire {
 	t.Helper()
-	w := dialTCP(t, endpoint)
+	return dialTCP(t, endpoint).shakeHands(t, identity)
+}
+
+func (w *wire) shakeHands(t testing.TB, identity string) *wire {
+	t.Helper()
 	greeting := make([]byte, 64)
 	copy(greeting, "\xff\x00\x00\x00\x00\x00\x00\x00\x01\x7f\x03\x00NULL")
 	ready := []byte("\x05READY")
@@ -432,15 +436,17 @@ func TestRawStaleAnswers(t *testing.T) {
 		w.send("W", "3", m[2], "1", `{"status":200,"msg":"x"}`)
 	}
 	c.want(t, `C|3|1|{"status":200,"msg":"x"}`)
-	c.say(`C|2|echo|1|"again"|{}`) // the id is free again
-	c.want(t, "C|4|1")
+	c.say(`C|2|echo|1|"again"|{}`) // the id is not free for a while
+	c.want(t, `C|3|1|{"status":"DUPLICATE","executed":true}`)
+	c.say(`C|2|echo|2|"again"|{}`)
+	c.want(t, "C|4|2")
 	again := w.next(t)
 	if again[2] == m[2] {
 		t.Errorf("the token %q was used twice", m[2])
 	}
 	w.send("W", "3", m[2], "1", `{"status":200,"msg":"stale"}`)
-	w.send("W", "3", again[2], "1", `{"status":200,"msg":"again"}`)
-	c.want(t, `C|3|1|{"status":200,"msg":"again"}`)
+	w.send("W", "3", again[2], "2", `{"status":200,"msg":"again"}`)
+	c.want(t, `C|3|2|{"status":200,"msg":"again"}`)
 	c.quiet(t)
 	if s := b.Stats(); s.StaleTokens != 3 || s.Forged != 0 || s.Completed != 2 {
 		t.Errorf("got %d stale, %d forged, %d completed; want 3, 0, 2", s.StaleTokens, s.Forged, s.Completed)
@@ -508,10 +514,10 @@ func TestRawIdentities(t *testing.T) {
 	addWorker(t, b, "echo", nil, echo)
 	c := addClient(t, b, nil)
 	for _, id := range []string{"x", "\xff\xfe\xfd", "C", strings.Repeat("\x01", 255), "a\x00b", "__proto__"} {
-		for range 2 {
+		for _, rid := range []string{"1", "2"} {
 			p := dialWire(t, b.Endpoint(), id)
-			p.send("C", "2", "echo", "1", `"x"`, "{}")
-			for _, want := range []string{"C|4|1", `C|3|1|{"status":200,"msg":"x"}`} {
+			p.send("C", "2", "echo", rid, `"x"`, "{}")
+			for _, want := range []string{"C|4|" + rid, "C|3|" + rid + `|{"status":200,"msg":"x"}`} {
 				m, err := p.next()
 				if got := strings.Join(m, "|"); err != nil || got != want {
 					t.Fatalf("peer %q got %s, %v; want %s", id, got, err, want)

@@ -85,22 +85,24 @@ func (r *Request) Metadata() map[string]string { return parseMeta(r.options) }
 // task is all of one request at a worker, in one allocation. A handler may
 // keep its parts for as long as it likes: tasks are never used twice.
 type task struct {
-	held       // the session's, by Worker.mu, but for the key, which never changes
-	tells bool // the broker tells when the client is gone; never changes
-	req   Request
-	res   Response
-	ctx   requestContext
+	held                // the session's, by Worker.mu, but for the key, which never changes
+	tells         bool  // the broker tells when the client is gone; never changes
+	turn          turn  // of Worker.places, by Worker.mu
+	before, after *task // that wait for a place, by Worker.mu
+	req           Request
+	res           Response
+	ctx           requestContext
 }
 
 // newTask copies what a REQUEST carries. The session fills in held.
-func newTask(w *Worker, l link, m *message, x *extra) *task {
+func newTask(c *workerConn, l link, m *message, x *extra) *task {
 	t := &task{tells: x != nil && x.raw} // a client that advertised beats to the broker, which tells
-	t.req = Request{service: w.service, attempt: 1, data: Message{b: bytes.Clone(m.data)}}
+	t.req = Request{service: c.worker.service, attempt: 1, data: Message{b: bytes.Clone(m.data)}}
 	if len(m.options) > 2 { // {} is none
 		t.req.options = bytes.Clone(m.options)
 	}
-	t.res.worker, t.res.link, t.res.task = w, l, t
-	t.res.packs = w.sess.packs // under Worker.mu
+	t.res.worker, t.res.conn, t.res.link, t.res.task = c.worker, c, l, t
+	t.res.packs = c.sess.packs // under Worker.mu
 	if x != nil {
 		t.req.attempt = x.attempt
 		t.res.raw, t.res.credit.window = x.raw, x.credit

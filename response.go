@@ -25,6 +25,7 @@ const maxQueued = 1 << 20
 // nothing was sent and the response is open still.
 type Response struct {
 	worker *Worker
+	conn   *workerConn
 	link   link // of the session in which the request came: no other ever carries the reply
 	task   *task
 	raw    bool // the client reads raw bytes

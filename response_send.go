@@ -147,7 +147,7 @@ func (r *Response) reserve(n int64) error {
 // it goes out, to free this worker's place at the broker; the result is then
 // the cause.
 func (r *Response) final(value []byte, raw bool, code string) error {
-	w, good := r.worker, code == ""
+	good := code == ""
 	if good {
 		code = "200"
 	}
@@ -162,7 +162,7 @@ func (r *Response) final(value []byte, raw bool, code string) error {
 	cause := r.cause
 	r.signal()
 	r.mu.Unlock()
-	held, depart := w.release(r.task, good, payloadLen(value, raw))
+	held, depart := r.conn.release(r.task, good, payloadLen(value, raw))
 	if held {
 		r.flushTail(o)
 		r.appendReply(o, opReply, code, value, raw)

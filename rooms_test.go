@@ -190,6 +190,8 @@ func TestRoomsSockets(t *testing.T) {
 				t.Errorf("%s imports internal/zsock; of the root only %v may", s.name, sockets)
 			case strings.HasPrefix(s.name, "examples/") && strings.Contains(p, ".") && p != modulePath:
 				t.Errorf("%s imports %s; an example uses omdp and the standard library", s.name, p)
+			case strings.HasPrefix(s.name, "chaos/") && strings.Contains(p, ".") && p != modulePath:
+				t.Errorf("%s imports %s; chaos looks from outside: omdp and the standard library", s.name, p)
 			case strings.HasPrefix(s.name, "omdptest/") && strings.HasPrefix(p, modulePath+"/internal/"):
 				t.Errorf("%s imports %s; omdptest uses what every user has", s.name, p)
 			case strings.HasPrefix(s.name, "internal/") && p == modulePath:

@@ -7,99 +7,11 @@ import (
 	"io"
 	"slices"
 	"strings"
-	"sync/atomic"
 	"testing"
 	"time"
 
 	"github.com/zmq-omdp/omdp"
 )
-
-// A client that grants no credit and does not read its socket is given up when
-// its outbox is full: no gap, then SLOW_CLIENT. The others go on, and so does
-// it when it reads again.
-func TestSlowClient(t *testing.T) {
-	t.Parallel()
-	var l logs
-	b := startBroker(t, newEndpoint(t, "tcp"), &omdp.BrokerConfig{Logger: l.logger(), Limits: omdp.Limits{Outbox: 100, OutboxBytes: 1 << 20}})
-	var sent atomic.Int64
-	ended := make(chan error, 1)
-	addWorker(t, b, "flood", nil, counted(&sent, ended))
-	addWorker(t, b, "echo", nil, echo)
-	c := addClient(t, b, nil)
-	p := dialWire(t, b.Endpoint(), "slow")
-	p.send("C", "2", "flood", "1", `"x"`, `{"timeout":-1}`)
-	for done := false; !done; {
-		served(t, c, "echo")
-		select {
-		case err := <-ended:
-			done = true
-			if !errors.Is(err, omdp.ErrCanceled) {
-				t.Errorf("got cause %v, want ErrCanceled", err)
-			}
-		default:
-		}
-	}
-	for n := 0; ; {
-		m, err := p.next()
-		if err != nil {
-			t.Fatal(err)
-		}
-		if m[1] == "4" {
-			continue
-		}
-		if m[1] == "3" {
-			if want := `{"status":"SLOW_CLIENT"}`; m[3] != want {
-				t.Errorf("got the end %q, want %s", m, want)
-			}
-			break
-		}
-		if want := fmt.Sprintf(`{"status":200,"msg":"%d x`, n); !strings.HasPrefix(m[3], want) {
-			t.Fatalf("got %.40s, want partial %d", m[3], n)
-		}
-		n++
-	}
-	p.send("C", "2", "echo", "2", `"back"`, `{}`)
-	for {
-		m, err := p.next()
-		if err != nil {
-			t.Fatal(err)
-		}
-		if m[1] == "3" {
-			if want := `{"status":200,"msg":"back"}`; m[2] != "2" || m[3] != want {
-				t.Errorf("got %q, want %s", m, want)
-			}
-			break
-		}
-	}
-	if s := b.Stats(); s.SlowClients != 1 || s.Again == 0 {
-		t.Errorf("got %d slow clients, %d times no room; want 1 and some", s.SlowClients, s.Again)
-	}
-	if l.count("does not read") != 1 {
-		t.Errorf("the log does not say that a peer does not read: %q", l.lines)
-	}
-}
-
-// A reader that reads its socket but nobody its stream, towards a worker that
-// knows no credit.
-func TestBufferLimit(t *testing.T) {
-	t.Parallel()
-	b := startBroker(t, newEndpoint(t, "inproc"), nil)
-	w := dialRaw(t, b.Endpoint())
-	w.say("W|1|echo")
-	c := addClient(t, b, &omdp.ClientConfig{BufferLimit: 50_000, Window: 4 << 10}) // the limit is never under the window
-	s := c.RequestStream(within(t), "echo", "x")
-	m := w.next(t)
-	for range 10 {
-		w.send("W", "6", m[2], m[3], `{"status":200,"msg":"`+strings.Repeat("x", 10_000)+`"}`)
-	}
-	eventually(t, "the call is given up", func() bool { return c.Stats().Failed == 1 })
-	n, err := io.Copy(io.Discard, s)
-	failed(t, err, omdp.ErrSlowConsumer, omdp.MayHaveExecuted)
-	if n != 40_000 {
-		t.Errorf("read %d bytes, want the 40,000 that came before", n)
-	}
-	eventually(t, "the broker is told", func() bool { return b.Stats().Canceled == 1 })
-}
 
 func TestSeveralListeners(t *testing.T) {
 	t.Parallel()

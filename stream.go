@@ -42,7 +42,8 @@ type Stream struct {
 // If ctx ends, the request is cancelled and reading fails at once.
 func (c *Client) RequestStream(ctx context.Context, service string, data any, opts ...CallOption) *Stream {
 	s := &Stream{ready: make(chan struct{}, 1)}
-	s.call = &call{client: c, kind: kindStream, service: service, stream: s}
+	s.call = &call{client: c, kind: kindStream, stream: s}
+	s.call.service = service
 	if err := c.begin(ctx, s.call, data, opts); err != nil {
 		s.push(event{reply: reply{err: err}, final: true}, 0, true)
 	}

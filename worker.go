@@ -5,12 +5,11 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
-	"math/rand/v2"
+	"slices"
+	"strconv"
 	"sync"
 	"sync/atomic"
 	"time"
-
-	"github.com/zmq-omdp/omdp/internal/zsock"
 )
 
 const (
@@ -21,9 +20,15 @@ const (
 // A WorkerConfig configures a Worker. nil and the zero value are usable: zero
 // means the default, negative means off where that makes sense. It is copied.
 type WorkerConfig struct {
+	// Endpoints are further brokers, besides the one given to NewWorker. The
+	// worker serves all of them at the same time, each over a connection of its
+	// own: what is lost with one does not touch the others. Default none.
+	Endpoints []string
 	// Concurrency is how many requests the worker takes at a time: 1 to 1,000,
 	// default 1, as the protocol assumes. More is told to the broker; brokers of
-	// other makes go on with one.
+	// other makes go on with one. Of several brokers each may use all of it, and
+	// the total holds all the same: requests over it wait in the worker, in the
+	// order of arrival, for as long as their clients do.
 	Concurrency int
 	// ChunkSize is the most that one partial of Response.Write carries, in
 	// bytes. Default 64 KiB; 1 to MaxBody.
@@ -53,9 +58,9 @@ type WorkerConfig struct {
 
 	// Logger gets changes of state and the stacks of panics. Default nil: silent.
 	Logger *slog.Logger
-	// OnState is called with each new state, OnError with what went wrong on
-	// the connection and with panics of handlers: in order, one at a time, never
-	// on an I/O goroutine.
+	// OnState is called with each new state, of all connections together (see
+	// [Worker]), OnError with what went wrong on a connection and with panics of
+	// handlers: in order, one at a time, never on an I/O goroutine.
 	OnState func(State)
 	OnError func(error)
 }
@@ -63,15 +68,18 @@ type WorkerConfig struct {
 // A Worker serves one service: it registers with a broker, runs its Handler for
 // the requests that it is given, and registers anew whenever the connection or
 // the broker was lost. All its methods are safe for concurrent use.
+//
+// It may serve several brokers (WorkerConfig.Endpoints). It is Ready while it is
+// registered with any of them, Draining if all of those are leaving, and Lost
+// when it is registered with none any more.
 type Worker struct {
 	config    WorkerConfig
 	settings  settings
-	endpoint  string
+	conns     []*workerConn // one for each broker; never changes
 	service   string
 	self      caps
 	chunk     int // bytes of a raw partial
 	textChunk int // the same for JSON, whose escapes take up to 6 bytes for one
-	session   session
 	hooks     hooks
 	runners   runners
 	handler   Handler // fixed by Start
@@ -79,67 +87,55 @@ type Worker struct {
 	partials atomic.Uint64
 	bytes    atomic.Uint64
 
-	stop context.CancelFunc // ends the session
-	done chan struct{}      // closed when the session has ended
+	stop context.CancelFunc // ends the sessions
+	done chan struct{}      // closed when all sessions have ended
 	end  chan struct{}      // closed when Close was called
 
-	got arrivals // of deliver, which never runs twice at a time
-	due arrivals // of tick
-
-	mu       sync.Mutex // comes after the link's lock
+	mu       sync.Mutex // comes after any one link's lock; guards the conns as well
 	state    State
 	changed  chan struct{} // closed and made anew at each change of state
 	started  bool
 	stopping bool // Shutdown was called
 	closed   bool
-	sess     workerSession
-	link     link
-	leaving  leaving
-	settled  chan struct{} // closed by the broker's answer to DRAIN
+	places   places
 	stats    WorkerStats
-	noted    bool // a malformed message was logged on this link
 }
 
 // NewWorker makes a worker for one service, 1 to 255 bytes, at the broker that
-// listens on endpoint: tcp://host:port, ipc://path or inproc://name. It does no
-// I/O; see OnRequest and Start.
+// listens on endpoint: tcp://host:port, ipc://path or inproc://name. Further
+// brokers are WorkerConfig.Endpoints. It does no I/O; see OnRequest and Start.
 func NewWorker(endpoint, service string, config *WorkerConfig) (*Worker, error) {
-	w := &Worker{
-		endpoint: endpoint, service: service,
-		changed: make(chan struct{}), done: make(chan struct{}), end: make(chan struct{}), settled: make(chan struct{}),
-	}
+	w := &Worker{service: service, changed: make(chan struct{}), done: make(chan struct{}), end: make(chan struct{})}
 	if config != nil {
 		w.config = *config
+		w.config.Endpoints = slices.Clone(config.Endpoints)
 	}
-	if err := w.configure(); err != nil {
+	if err := w.configure(endpoint); err != nil {
 		return nil, fmt.Errorf("omdp: new worker: %w", err)
 	}
 	s := &w.settings
 	w.self = caps{V: 1, ID: newLifeID(), HB: max(s.heartbeat.Milliseconds(), 1), Concurrency: w.config.Concurrency, Pack: 1}
-	w.sess = newWorkerSession(s.heartbeat, s.liveness, w.config.Concurrency)
+	w.places.free = w.config.Concurrency
 	w.runners.do = w.serve
-	w.session = session{
-		endpoint: endpoint,
-		options:  zsock.Options{MaxMsgSize: int64(max(s.maxBody, maxMetadata)) + frameOverhead},
-		dial:     dialZsock,
-		backoff:  backoff{min: s.reconnectMin, max: s.reconnectMax},
-		random:   rand.Uint64,
-		open:     w.open,
-		up:       w.up,
-		deliver:  w.deliver,
-		tick:     w.tick,
-		leave:    w.leave,
-		lost:     w.lost,
-		failed:   w.failed,
-		nudge:    make(chan struct{}, 1),
+	for _, e := range append([]string{endpoint}, w.config.Endpoints...) {
+		w.conns = append(w.conns, newWorkerConn(w, e))
 	}
 	return w, nil
 }
 
-func (w *Worker) configure() error {
+func (w *Worker) configure(endpoint string) error {
 	f := &w.config
-	if err := parseEndpoint(w.endpoint, false); err != nil {
+	if err := parseEndpoint(endpoint, false); err != nil {
 		return fmt.Errorf("endpoint: %w", err)
+	}
+	for i, e := range f.Endpoints {
+		field := fmt.Sprintf("Endpoints[%d]", i)
+		if err := parseEndpoint(e, false); err != nil {
+			return fmt.Errorf("%s: %w", field, err)
+		}
+		if e == endpoint || slices.Contains(f.Endpoints[:i], e) {
+			return fieldError(field, strconv.Quote(e), "is given twice")
+		}
 	}
 	if n := len(w.service); n < 1 || n > maxService {
 		return fmt.Errorf("service: %d bytes is not from 1 to %d", n, maxService)
@@ -180,8 +176,7 @@ func (w *Worker) OnRequest(h Handler) error {
 }
 
 // Start connects in the background and returns at once: ErrClosed after Close,
-// an error without a handler and when called twice. The broker need not be
-// there yet.
+// an error without a handler and when called twice. No broker need be there yet.
 func (w *Worker) Start() error {
 	w.mu.Lock()
 	defer w.mu.Unlock()
@@ -194,13 +189,20 @@ func (w *Worker) Start() error {
 		return errors.New("omdp: start worker: no handler: call OnRequest first")
 	}
 	w.started = true
-	w.session.epoch = time.Now()
 	ctx, stop := context.WithCancel(context.Background())
 	w.stop = stop
-	go func() {
-		defer close(w.done)
-		w.session.run(ctx)
-	}()
+	epoch := time.Now()
+	var running atomic.Int32
+	running.Store(int32(len(w.conns)))
+	for _, c := range w.conns {
+		c.session.epoch = epoch
+		go func() {
+			c.session.run(ctx)
+			if running.Add(-1) == 0 {
+				close(w.done)
+			}
+		}()
+	}
 	return nil
 }
 
@@ -222,9 +224,10 @@ func (w *Worker) Run(ctx context.Context) error {
 	return nil
 }
 
-// WaitReady returns when the worker is registered: when the broker was heard
+// WaitReady returns when the worker is registered: when a broker was heard
 // on the present connection. Ours answers at once, a Node broker with its
-// first heartbeat. It fails with the cause of ctx's end, ErrNotStarted, or
+// first heartbeat; of several brokers one is enough, and WorkerStats.Brokers
+// counts them. It fails with the cause of ctx's end, ErrNotStarted, or
 // ErrClosed once Shutdown or Close was called.
 func (w *Worker) WaitReady(ctx context.Context) error {
 	for {
@@ -251,7 +254,9 @@ func (w *Worker) WaitReady(ctx context.Context) error {
 // WorkerStats are a worker's counters since it was made, and its present state.
 type WorkerStats struct {
 	State       State
+	Brokers     int    // that this worker is registered with
 	Active      int    // requests that have not had their final
+	Waiting     int    // of these, those that wait because Concurrency others, of all brokers, are in progress
 	Handlers    int    // handlers that run or are about to; those that ended their response count too
 	Requests    uint64 // taken
 	Succeeded   uint64 // ended with a good final
@@ -262,8 +267,8 @@ type WorkerStats struct {
 	Expired     uint64 // contexts ended by the deadline
 	Lost        uint64 // requests that had no final when their connection ended
 	Panics      uint64 // of handlers, recovered
-	Dropped     uint64 // requests over the concurrency, or given twice
-	Malformed   uint64 // messages from the broker that could not be read
+	Dropped     uint64 // requests over the concurrency of one broker, or given twice
+	Malformed   uint64 // messages from brokers that could not be read
 	Connections uint64 // connections made
 }
 
@@ -272,9 +277,16 @@ func (w *Worker) Stats() WorkerStats {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	s := w.stats
-	s.State, s.Active, s.Handlers = w.state, len(w.sess.all), w.runners.running()
+	s.State, s.Waiting, s.Handlers = w.state, w.places.waiting, w.runners.running()
 	s.Partials, s.Bytes = w.partials.Load(), w.bytes.Load()
-	s.Dropped, s.Malformed = w.sess.dropped, w.sess.malformed
+	for _, c := range w.conns {
+		if c.sess.ready && c.leaving != departed {
+			s.Brokers++
+		}
+		s.Active += len(c.sess.all)
+		s.Dropped += c.sess.dropped
+		s.Malformed += c.sess.malformed
+	}
 	return s
 }
 
@@ -286,12 +298,31 @@ func (w *Worker) setState(s State) {
 	w.state = s
 	close(w.changed)
 	w.changed = make(chan struct{})
-	if log := w.config.Logger; log != nil {
-		w.hooks.add(func() { log.Info("omdp: worker "+s.String(), "service", w.service, "endpoint", w.endpoint) })
+	if log := w.config.Logger; log != nil && (w.stopping || w.closed) { // other changes are those of a connection
+		w.hooks.add(func() { log.Info("omdp: worker "+s.String(), "service", w.service) })
 	}
 	if f := w.config.OnState; f != nil {
 		w.hooks.add(func() { f(s) })
 	}
+}
+
+// together is the state that the connections make up. mu is held.
+func (w *Worker) together() State {
+	s, begun := Lost, true
+	for _, c := range w.conns {
+		switch c.state {
+		case Ready:
+			return Ready
+		case Draining:
+			s = Draining
+		case Connecting:
+			begun = false
+		}
+	}
+	if s == Lost && !begun && w.state == Connecting { // there is nothing yet that could be lost
+		return Connecting
+	}
+	return s
 }
 
 // report logs err and tells OnError.

@@ -24,7 +24,7 @@ func benchWorker(tb testing.TB, concurrency int, h Handler) (round func(n int)) 
 			done <- struct{}{}
 		}
 	}
-	w.session.dial = n.dial
+	w.conns[0].session.dial = n.dial
 	w.OnRequest(h)
 	if err := w.Start(); err != nil {
 		tb.Fatal(err)

@@ -126,7 +126,7 @@ func TestWorkerBeforeBroker(t *testing.T) {
 		n := newFakeNet()
 		n.blocked = true
 		w, _ := NewWorker("inproc://x", "echo", nil)
-		w.session.dial = n.dial
+		w.conns[0].session.dial = n.dial
 		w.OnRequest(echo)
 		w.Start()
 		l := n.next(t)
@@ -224,6 +224,7 @@ func TestWorkerShutdown(t *testing.T) {
 		w.net.script = func(l *fakeLink, f [][]byte) {
 			if joinFrames(f) == "W|11" { // a request that crossed DRAIN on its way is served
 				l.say("W", "2", "b", "rid-b", `2`, "{}", rawExtra)
+				l.say("W", "11")
 			}
 		}
 		at := time.Now()
@@ -292,7 +293,7 @@ func TestWorkerShutdown(t *testing.T) {
 		n := newFakeNet()
 		n.refuse = errors.New("no route")
 		w, _ := NewWorker("inproc://x", "echo", nil)
-		w.session.dial = n.dial
+		w.conns[0].session.dial = n.dial
 		w.OnRequest(echo)
 		w.Start()
 		pass(time.Second)
@@ -378,7 +379,7 @@ func TestWorkerRun(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		n := newFakeNet()
 		w, _ := NewWorker("inproc://x", "echo", nil)
-		w.session.dial = n.dial
+		w.conns[0].session.dial = n.dial
 		started := make(chan struct{})
 		w.OnRequest(func(ctx context.Context, _ *Request, res *Response) error {
 			close(started)
@@ -398,6 +399,8 @@ func TestWorkerRun(t *testing.T) {
 		l.say("W", "2", "a", "rid-a", `1`, "{}", rawExtra)
 		<-started
 		cancel()
+		l.awaitPrefix(t, "W|11")
+		l.say("W", "11")
 		if err := <-ran; err != nil {
 			t.Error(err)
 		}
@@ -405,7 +408,7 @@ func TestWorkerRun(t *testing.T) {
 		l.awaitPrefix(t, "W|5")
 
 		w, _ = NewWorker("inproc://x", "echo", nil)
-		w.session.dial = n.dial
+		w.conns[0].session.dial = n.dial
 		w.OnRequest(echo)
 		go func() { ran <- w.Run(t.Context()) }()
 		n.next(t)

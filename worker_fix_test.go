@@ -21,7 +21,7 @@ func TestWorkerDrainAnswerComesLast(t *testing.T) {
 		t.Fatal(err)
 	}
 	n := newFakeNet()
-	w.session.dial = n.dial
+	w.conns[0].session.dial = n.dial
 	w.OnRequest(func(context.Context, *Request, *Response) error {
 		close(began)
 		<-release
@@ -36,7 +36,7 @@ func TestWorkerDrainAnswerComesLast(t *testing.T) {
 		t.Fatal(err)
 	}
 	w.mu.Lock()
-	w.leaving = draining // as Shutdown does
+	w.conns[0].leaving = draining // as Shutdown does
 	w.mu.Unlock()
 
 	// The malformed message is to be reported, which stops deliver half-way.
@@ -55,7 +55,7 @@ func TestWorkerDrainAnswerComesLast(t *testing.T) {
 		l.exchange()
 	}()
 	select {
-	case <-w.settled:
+	case <-w.conns[0].settled:
 		if w.runners.running() == 0 {
 			t.Error("Shutdown goes on before the request runs")
 		}
@@ -63,7 +63,7 @@ func TestWorkerDrainAnswerComesLast(t *testing.T) {
 	}
 	w.hooks.mu.Unlock()
 	<-delivered
-	<-w.settled
+	<-w.conns[0].settled
 	check(t, "handlers run", w.runners.running(), 1)
 	close(release)
 }
@@ -105,7 +105,7 @@ func TestWorkerShutdownTwiceWithoutLink(t *testing.T) {
 		}
 		n := newFakeNet()
 		n.refuse = zsock.ErrLost
-		w.session.dial = n.dial
+		w.conns[0].session.dial = n.dial
 		w.OnRequest(echo)
 		w.Start()
 		synctest.Wait()

@@ -191,8 +191,8 @@ func (s *workerSession) receive(now instant, m *message, a *arrivals, take func(
 			a.ended = append(a.ended, ending{t, cancelCause(m.cause)})
 		}
 	case opDrain:
-		// It dispatches nothing more, and what is held goes on until it says
-		// DISCONNECT or the connection ends.
+		// It accepts nothing more; what it has accepted may still come, and goes
+		// on until it says DISCONNECT or the connection ends.
 		a.leaves = true
 	}
 }

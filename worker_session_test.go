@@ -91,7 +91,7 @@ func TestWorkerSessionProperty(t *testing.T) {
 			}
 			settle()
 		}
-		take := func(m *message, x *extra) *task { return newTask(w, nil, m, x) }
+		take := func(m *message, x *extra) *task { return newTask(w.conns[0], nil, m, x) }
 		pick := func(name string) (token, rid []byte) {
 			return []byte(rapid.SampledFrom([]string{"a", "ab", "abc"}).Draw(rt, name)), []byte(rapid.SampledFrom([]string{"c", "bc"}).Draw(rt, "rid"))
 		}
@@ -252,7 +252,7 @@ func TestWorkerSessionBeats(t *testing.T) {
 	s.connected(0)
 	for _, token := range []string{"a", "b", "c"} {
 		s.receive(0, &message{worker: true, op: opRequest, token: []byte(token), rid: []byte("r"), data: []byte("1")}, &a,
-			func(m *message, x *extra) *task { return newTask(w, nil, m, x) })
+			func(m *message, x *extra) *task { return newTask(w.conns[0], nil, m, x) })
 	}
 	s.release(a.run[0])
 	var o batch.Out

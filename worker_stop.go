@@ -9,8 +9,8 @@ import (
 )
 
 const (
-	// drainSettle is how long Shutdown waits at most for a request that the broker
-	// sent before it read DRAIN. A broker that answers DRAIN with DRAIN ends it.
+	// drainSettle is how long Shutdown waits for the first word of a broker that
+	// READY was sent to, so as to know how to take leave of it.
 	drainSettle = 50 * time.Millisecond
 
 	// lastWords is how long the handlers have, once their contexts ended at the
@@ -18,21 +18,23 @@ const (
 	lastWords = 100 * time.Millisecond
 )
 
-// leaving is how far Shutdown has come.
+// leaving is how far Shutdown has come with one broker.
 type leaving uint8
 
 const (
 	staying   leaving = iota
-	draining          // takes nothing new
+	parting           // the broker was not heard yet: what to say shows when it is
+	draining          // DRAIN was said, or there is no connection: takes nothing new
 	departing         // a foreign broker knows no DRAIN: DISCONNECT goes with the last final
 	departed          // DISCONNECT was sent
 )
 
-// Shutdown tells the broker to send nothing more, waits for the requests in
+// Shutdown tells every broker to send nothing more, waits for the requests in
 // progress until ctx ends, then ends what is left, takes its leave and closes
-// the worker. It returns nil if nothing was cut off, else the cause of ctx's
-// end; ErrNotStarted before Start and ErrClosed after Close. A handler must
-// not wait for it.
+// the worker. Requests that a broker of this library sent before it read that
+// are served as well. It returns nil if nothing was cut off, else the cause of
+// ctx's end; ErrNotStarted before Start and ErrClosed after Close. A handler
+// must not wait for it.
 func (w *Worker) Shutdown(ctx context.Context) error {
 	w.mu.Lock()
 	switch {
@@ -62,16 +64,15 @@ func (w *Worker) Shutdown(ctx context.Context) error {
 
 // drain waits until nothing is in progress, and nothing more can come.
 func (w *Worker) drain(ctx context.Context) error {
-	if w.sayDrain() {
-		select {
-		case <-w.settled:
-		case <-time.After(drainSettle):
-		case <-w.end:
-		case <-ctx.Done():
-		}
+	since := time.Now()
+	for _, c := range w.conns { // first to all, then their answers
+		c.sayDrain()
+	}
+	for _, c := range w.conns {
+		c.awaitSettled(ctx, since)
 	}
 	select {
-	case <-w.runners.whenQuiet():
+	case <-w.runners.whenQuiet(): // whatever waits for a place waits for one that runs
 		return nil
 	default:
 	}
@@ -84,46 +85,83 @@ func (w *Worker) drain(ctx context.Context) error {
 	return nil
 }
 
-// sayDrain stops the flow of requests, and reports whether to wait for settled.
-// Brokers that did not advertise know no DRAIN; they are told DISCONNECT at
-// once, or with the last final.
-func (w *Worker) sayDrain() (answers bool) {
+// sayDrain stops the flow of requests from one broker.
+func (c *workerConn) sayDrain() {
 	for {
-		w.mu.Lock()
-		l := w.link
-		if l == nil && w.leaving == staying { // there will be no READY
-			w.leaving = draining
-			w.settle()
+		c.worker.mu.Lock()
+		l := c.link
+		if c.leaving == staying && (l == nil || !c.sess.ready) {
+			c.leaving = parting
+			if l == nil { // there will be no READY
+				c.leaving = draining
+				c.settle()
+			}
 		}
-		if w.leaving != staying {
-			defer w.mu.Unlock()
-			return w.leaving == draining
+		over := c.leaving != staying
+		c.worker.mu.Unlock()
+		if over {
+			return
 		}
-		w.mu.Unlock()
-		w.sayDrainOn(l)
+		c.part(l)
 	}
 }
 
-// sayDrainOn is sayDrain for the link l, unless that is not the present one any more.
-func (w *Worker) sayDrainOn(l link) {
+// part says on l that no more requests are wanted, unless that was said or l
+// is not the present link any more. Brokers that did not advertise know no
+// DRAIN; they are told DISCONNECT at once, or with the last final.
+func (c *workerConn) part(l link) {
 	o := l.Begin()
 	defer l.Flush()
-	w.mu.Lock()
-	defer w.mu.Unlock()
+	c.worker.mu.Lock()
+	defer c.worker.mu.Unlock()
 	switch {
-	case w.leaving != staying || w.link != l:
-	case w.sess.known():
-		w.leaving = draining
+	case c.leaving > parting || c.link != l:
+	case c.sess.known():
+		c.leaving = draining
 		appendWorkerCommand(o, opDrain, "", "")
-	case len(w.sess.all) > 0:
-		w.leaving = departing
+	case len(c.sess.all) > 0:
+		c.leaving = departing
+		c.settle()
 	default:
-		w.leaving = departed
+		c.leaving = departed
+		c.settle()
 		appendWorkerCommand(o, opDisconnect, "", "")
 	}
 }
 
-// Close takes leave of the broker at once and ends the contexts of all
+// awaitSettled waits for the broker's answer to DRAIN, which comes behind the
+// last request: at most for as long as a broker that lives can be silent, or
+// for drainSettle if it was never heard.
+func (c *workerConn) awaitSettled(ctx context.Context, since time.Time) {
+	w := c.worker
+	for {
+		w.mu.Lock()
+		l, unheard, limit := c.link, c.leaving == parting, drainSettle
+		if !unheard {
+			limit = lifeLimit(c.sess.told, w.settings.liveness)
+		}
+		w.mu.Unlock()
+		left := time.Until(since.Add(limit))
+		if left <= 0 {
+			if !unheard || l == nil {
+				return
+			}
+			c.part(l)
+			continue
+		}
+		select {
+		case <-c.settled:
+			return
+		case <-time.After(left):
+		case <-w.end:
+			return
+		case <-ctx.Done():
+			return
+		}
+	}
+}
+
+// Close takes leave of all brokers at once and ends the contexts of all
 // handlers; their clients are told that the worker is lost. It returns when
 // the library's goroutines have ended and the handlers have returned, which it
 // waits for up to DrainTimeout: then the error says how many still run. A
@@ -189,8 +227,14 @@ func (w *Worker) wait(c <-chan struct{}, d time.Duration) bool {
 
 // endAll ends the contexts of what is held.
 func (w *Worker) endAll(cause error) {
+	var all []*task
 	w.mu.Lock()
-	all := append([]*task(nil), w.sess.all...)
+	for _, c := range w.conns {
+		all = append(all, c.sess.all...)
+	}
+	for _, t := range all {
+		w.skip(t, cause)
+	}
 	w.mu.Unlock()
 	for _, t := range all {
 		t.res.stop(cause)

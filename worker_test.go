@@ -38,7 +38,7 @@ func newTestWorker(t *testing.T, h Handler, config *WorkerConfig) *testWorker {
 		t.Fatal(err)
 	}
 	n := newFakeNet()
-	w.session.dial = n.dial
+	w.conns[0].session.dial = n.dial
 	if err := w.OnRequest(h); err != nil {
 		t.Fatal(err)
 	}
@@ -264,6 +264,9 @@ func TestWorkerErrorsNameFieldAndValue(t *testing.T) {
 		{"http://x", "s", WorkerConfig{}, `endpoint: "http://x"`},
 		{"inproc://x", "", WorkerConfig{}, "service: 0 bytes"},
 		{"inproc://x", long, WorkerConfig{}, "service: 256 bytes"},
+		{"inproc://x", "s", WorkerConfig{Endpoints: []string{"inproc://y", "tcp://*:1"}}, `Endpoints[1]: "tcp://*:1"`},
+		{"inproc://x", "s", WorkerConfig{Endpoints: []string{"inproc://x"}}, `Endpoints[0]: "inproc://x" is given twice`},
+		{"inproc://x", "s", WorkerConfig{Endpoints: []string{"inproc://y", "inproc://z", "inproc://y"}}, `Endpoints[2]: "inproc://y" is given twice`},
 		{"inproc://x", "s", WorkerConfig{Concurrency: -1}, "Concurrency: -1"},
 		{"inproc://x", "s", WorkerConfig{Concurrency: 1001}, "Concurrency: 1001"},
 		{"inproc://x", "s", WorkerConfig{ChunkSize: -5}, "ChunkSize: -5"},
@@ -289,7 +292,7 @@ func TestWorkerOutOfOrder(t *testing.T) {
 			t.Fatal(err)
 		}
 		n := newFakeNet()
-		w.session.dial = n.dial
+		w.conns[0].session.dial = n.dial
 		checkIs(t, "WaitReady before Start", w.WaitReady(ctx), ErrNotStarted)
 		checkIs(t, "Shutdown before Start", w.Shutdown(ctx), ErrNotStarted)
 		for what, err := range map[string]error{"Start without a handler": w.Start(), "nil handler": w.OnRequest(nil)} {
@@ -326,7 +329,7 @@ func TestWorkerReady(t *testing.T) {
 			t.Fatal(err)
 		}
 		n := newFakeNet()
-		w.session.dial = n.dial
+		w.conns[0].session.dial = n.dial
 		w.OnRequest(echo)
 		w.Start()
 		l := n.next(t)

@@ -15,10 +15,10 @@ sh tools/setup_test.sh
 step "examples, built and run as processes"
 sh tools/examples.sh
 
-# Without the race detector, which allocates of its own: limits of allocations
-# and of steps, and the rooms.
-step "allocations, steps, rooms"
-go test -count=1 -run 'Alloc|Steps|Rooms' ./...
+# Without the race detector, which allocates of its own: limits of allocations,
+# of steps and of memory, and the rooms.
+step "allocations, steps, memory, rooms"
+go test -count=1 -run 'Alloc|Steps|Memory|Rooms' ./...
 
 step "the second socket path, through zmq4's public calls"
 OMDP_ZSOCK=fallback go test -race -shuffle=on -count=1 -timeout 5m ./...

@@ -1,0 +1,228 @@
+package omdp
+
+import (
+	"slices"
+	"testing"
+	"time"
+
+	"pgregory.net/rapid"
+
+	"github.com/zmq-omdp/omdp/internal/batch"
+)
+
+// tableGame plays whatever may happen to a table.
+type tableGame struct {
+	table *pendingTable
+	now   instant
+	n     uint64
+	open  []bool
+	seq   []uint64
+	live  map[*pending]bool
+	w     clientTurn
+}
+
+func (g *tableGame) leave(t *rapid.T, p *pending) {
+	if !g.live[p] {
+		t.Fatalf("request %d left twice", p.n)
+	}
+	delete(g.live, p)
+}
+
+func (g *tableGame) pick(t *rapid.T) *pending {
+	if len(g.live) == 0 {
+		t.Skip()
+	}
+	p := g.table.first
+	for range rapid.IntRange(0, len(g.live)-1).Draw(t, "which") {
+		p = p.next
+	}
+	return p
+}
+
+func (g *tableGame) link(t *rapid.T) *tableLink {
+	return &g.table.links[rapid.IntRange(0, 1).Draw(t, "link")]
+}
+
+func (g *tableGame) put(p *pending, l *tableLink) {
+	g.table.sends(p, l, g.now, g.seq[l.index])
+	g.seq[l.index]++
+}
+
+// sendAll sends what waits, as the shell does after every change.
+func (g *tableGame) sendAll() {
+	if l := g.table.best; l != nil {
+		for p := range g.table.waiting {
+			g.put(p, l)
+		}
+	}
+}
+
+func (g *tableGame) add(t *rapid.T) {
+	g.n++
+	p := &pending{n: g.n, deadline: never, idempotent: rapid.Bool().Draw(t, "idempotent"), data: make([]byte, 3)}
+	p.rid = string(g.table.appendRID(nil, p.n))
+	if d := rapid.IntRange(-1, 5000).Draw(t, "ms"); d >= 0 {
+		p.deadline, p.slack = g.now+instant(d)*time.Millisecond, instant(d)*time.Millisecond/10
+	}
+	g.table.add(p)
+	g.live[p] = true
+	g.sendAll()
+}
+
+func (g *tableGame) up(t *rapid.T) {
+	l := g.link(t)
+	if !g.open[l.index] || l.up {
+		t.Skip()
+	}
+	g.seq[l.index]++ // HELLO
+	g.table.connected(l, g.now)
+	if rapid.Bool().Draw(t, "ours") {
+		g.table.answered(l, g.now, testBeat)
+	}
+	g.sendAll()
+}
+
+func (g *tableGame) lost(t *rapid.T) {
+	l := g.link(t)
+	if !g.open[l.index] {
+		t.Skip()
+	}
+	sent := rapid.Uint64Range(0, g.seq[l.index]+1).Draw(t, "sent")
+	g.open[l.index], g.seq[l.index] = false, 0
+	for _, p := range g.table.lost(g.now, l, sent) {
+		if p.seq >= sent || p.link != l {
+			t.Fatalf("request %d ended, but its message %d was not sent on that connection", p.n, p.seq)
+		}
+		if p.idempotent && !p.partial && p.attempt < 3 && p.deadline > g.now+time.Second && g.table.budget.tokens >= 1000 {
+			t.Fatalf("request %d is idempotent and was not sent again", p.n)
+		}
+		g.leave(t, p)
+	}
+	if l.onLink != 0 {
+		t.Fatalf("%d are on a connection that is lost", l.onLink)
+	}
+	g.sendAll()
+}
+
+func (g *tableGame) reply(t *rapid.T) {
+	p := g.pick(t)
+	if p.link == nil {
+		t.Skip()
+	}
+	l := p.link
+	body := rapid.SampledFrom([]string{`{"status":200,"msg":1}`, `{"status":"W_ERROR"}`, `{"status":"DRAINING","executed":false}`, `{"status":"LOST"}`,
+		`{"status":"DUPLICATE","executed":true}`, `{"status":"TIMEOUT"}`, `{"status":"OVERLOADED","executed":false}`, "W_ERROR"}).Draw(t, "body")
+	m := message{op: opReply, rid: []byte(p.rid), body: [][]byte{[]byte(body)}}
+	attempt, was := p.attempt, *p
+	got, end, parsed, late := g.table.onReply(g.now, l, &m)
+	switch {
+	case late:
+		t.Fatalf("the reply to request %d came late", p.n)
+	case got == nil: // it is sent again
+		if p.attempt > attempt && (!was.idempotent || was.partial || attempt >= 3) {
+			t.Fatalf("request %d: attempt %d after %+v", p.n, p.attempt, was)
+		}
+		if p.link != nil {
+			t.Fatalf("request %d is to be sent again and is on a connection", p.n)
+		}
+	default:
+		if !parsed {
+			end = parseReply(p.service, m.body)
+		}
+		if end = got.conclude(end); got.maybe && end.err != nil && (OutcomeOf(end.err) == NotSent || OutcomeOf(end.err) == NotExecuted) {
+			t.Fatalf("request %d: %v, though an attempt before may have been executed", p.n, end.err)
+		}
+		g.leave(t, got)
+	}
+	if _, _, _, late := g.table.onReply(g.now, l, &m); !late && got != nil {
+		t.Fatalf("request %d ended twice", p.n)
+	}
+	g.sendAll()
+}
+
+func (g *tableGame) turn(t *rapid.T) {
+	g.now += instant(rapid.IntRange(0, 3000).Draw(t, "ms")) * time.Millisecond
+	g.w.reset()
+	g.table.expire(g.now, &g.w)
+	expired := slices.Clone(g.w.expired)
+	for i := range g.table.links {
+		l := &g.table.links[i]
+		g.w.turn(g.table, g.now, l)
+		if l.alarm <= g.now && !g.w.lost {
+			t.Fatalf("at %v the alarm is at %v", g.now, l.alarm)
+		}
+		expired = append(expired, g.w.silent...)
+	}
+	for _, p := range expired {
+		g.leave(t, p)
+	}
+	g.sendAll()
+	for p := range g.live {
+		if p.deadline != never && p.deadline+p.slack <= g.now {
+			t.Fatalf("request %d was due at %v and is here at %v", p.n, p.due, g.now)
+		}
+		if p.after != 0 && p.after <= g.now {
+			t.Fatalf("request %d was to be sent at %v and is here at %v", p.n, p.after, g.now)
+		}
+	}
+	if g.table.timing.alarm <= g.now {
+		t.Fatalf("at %v the alarm is at %v", g.now, g.table.timing.alarm)
+	}
+}
+
+// Whatever happens, each request leaves the table once, none stays past its
+// deadline and slack, and the table is consistent.
+func TestPendingProperties(t *testing.T) { rapid.Check(t, playTable) }
+
+func playTable(t *rapid.T) {
+	g := &tableGame{table: newTestTable(), open: make([]bool, 2), seq: make([]uint64, 2), live: map[*pending]bool{}}
+	t.Repeat(map[string]func(*rapid.T){
+		"add": g.add,
+		"end": func(t *rapid.T) {
+			p := g.pick(t)
+			var out batch.Out
+			g.table.remove(p)
+			g.table.cancel(p, &out)
+			if on := p.link != nil && p.link.extended; out.Len() > 0 != on {
+				t.Fatalf("%d CANCELs for request %d, on a connection that knows it: %v", out.Len(), p.n, on)
+			}
+			g.leave(t, p)
+		},
+		"open": func(t *rapid.T) {
+			if l := g.link(t); !g.open[l.index] {
+				g.table.opened(l)
+				g.open[l.index] = true
+			}
+		},
+		"up":    g.up,
+		"lost":  g.lost,
+		"reply": g.reply,
+		"partial": func(t *rapid.T) {
+			if p := g.pick(t); p.link != nil {
+				if got := g.table.onPartial(g.now, p.link, &message{rid: []byte(p.rid)}); got != p || !p.partial {
+					t.Fatalf("a partial for request %d found %v", p.n, got)
+				}
+			}
+		},
+		"drain": func(t *rapid.T) {
+			if l := g.link(t); l.up {
+				g.table.onDrain(l)
+				g.sendAll()
+			}
+		},
+		"turn": g.turn,
+		"": func(t *rapid.T) {
+			if err := g.table.check(); err != nil {
+				t.Fatal(err)
+			}
+			if len(g.live) != g.table.len() {
+				t.Fatalf("%d live, table has %d", len(g.live), g.table.len())
+			}
+			if b := g.table.best; b != nil && g.table.onLinks < g.table.len() {
+				for p := range g.table.waiting {
+					t.Fatalf("request %d waits though link %d takes requests", p.n, b.index)
+				}
+			}
+		},
+	})
+}

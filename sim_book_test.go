@@ -1,0 +1,516 @@
+package omdp
+
+import (
+	"slices"
+	"time"
+
+	"github.com/zmq-omdp/omdp/internal/batch"
+)
+
+// simBook is the outside observer: its own account of what was asked, who was
+// given it, what each owner said and what reached whom, kept from what crosses
+// the wire. Of the core it looks at counters, and asks it only whether a peer
+// or a request is there, where the wire does not tell.
+type simBook struct {
+	w       *simWorld
+	calls   []simCall
+	insts   []simInst
+	toks    []simTok
+	open    []int32 // instances that are neither ended nor gone
+	m       message
+	in      batch.In
+	seq     int64 // of what happens at workers, for I14
+	sent    int   // REQUESTs that clients put on the wire
+	retries [simClients]int
+}
+
+// simCall is one call of a client, or of a raw peer that plays one.
+type simCall struct {
+	client   int // of the world's clients; raw peers count on
+	rid      string
+	service  byte
+	idem     bool
+	timeout  time.Duration // ≤ 0: none
+	deadline instant       // by its client's clock; never: none
+	script   uint16        // what a handler does
+	former   []string      // ids that were used up
+
+	ended   bool
+	twice   bool // a broker had it twice: once for a socket that it did not know any more
+	harmed  bool // a handler of a raw peer's had it: what it says is not ours
+	attempt int
+	sends   int
+	link    *simLink // of the last REQUEST
+	runs    int      // handlers started
+	ran     int      // … that said their final
+	outcome Outcome
+	tok     int32 // whose partials the user was given; -1: none
+	parts   int
+
+	inst [2]int32 // the latest at each broker, of life
+	life [2]int
+	owed [2]int // answers to what was refused
+}
+
+// simInst is one acceptance of a REQUEST.
+type simInst struct {
+	call        int32
+	b           *simBroker
+	rid         string
+	link        *simLink // whom it answers to
+	num         uint32   // … as the core knows it
+	asked       int
+	deadline    instant // by the broker's clock
+	tok         int32   // the current one; -1: queued
+	undone      bool    // a dispatch of it could not be sent
+	partial     bool    // one was forwarded
+	canceled    bool
+	over        bool // had its terminal, or is owed none
+	acceptedSeq int64
+	acceptedAt  instant // by the broker's clock
+	adv         bool    // its client had told its life then
+	reported    bool    // its client was sent a final
+	dispatched  bool
+	gone        bool // its client was forgotten
+	terminal    bool // it was told its end
+	left, cause bool // the core has it no more; its worker was lost then
+}
+
+// simTok is one dispatch.
+type simTok struct {
+	token   [tokenLen]byte
+	inst    int32
+	link    *simLink // the worker's
+	num     uint32   // the worker, as the core knows it
+	heard   instant  // by the broker's clock
+	said    int      // partials that the worker put on the wire
+	put     int      // partials that the broker put on the wire
+	run     bool
+	skipped bool // no handler began
+	final   bool // the worker put a final on the wire
+	got     bool // the broker took it
+	done    bool // the broker took it back
+}
+
+// linkBook is what the observer knows of one connection at its broker.
+type linkBook struct {
+	num      uint32 // of the peer at the core; 0: unknown there
+	worker   bool
+	adv      bool
+	told     time.Duration // its interval
+	heard    instant       // by the broker's clock
+	toldAt   instant       // the broker's last word to it that was taken
+	owedEnd  int           // LOST answers
+	left     bool          // it said DISCONNECT or broke the rules: the broker may forget it
+	unreach  bool
+	gone     bool // the core forgot it
+	toldCaps bool // the broker's capabilities came on it
+	full     bool // in the present batch there was no room for it
+	held     int
+	lastSeq  int64 // the last dispatch to it
+	anySeq   int64 // the last change of its places
+	drained  bool
+	rude     bool // a hostile peer: what it may do is not checked
+	reqAt    instant
+	beatAt   instant // by its own clock: its last beat
+}
+
+type brokerBook struct {
+	said     int
+	requests int    // live at the core before the step
+	peers    uint32 // nextPeer at the last look
+	total    int
+	live     int // instances of it in open
+	slots    []int32
+	undone   [2]int32 // by service: what is at the head of all, as it could not be sent; -1: nothing
+	inBatch  [2]bool
+	links    []*simLink // that the core knows
+	skips    [2][simClients][simClients]uint8
+	unsure   bool // in this step peers may get room
+	draining bool
+	shut     bool
+}
+
+func (k *brokerBook) reset() {
+	*k = brokerBook{slots: k.slots[:0], links: k.links[:0], undone: [2]int32{-1, -1}}
+}
+
+func (k *simBook) reset(w *simWorld) {
+	*k = simBook{w: w, calls: k.calls[:0], insts: k.insts[:0], toks: k.toks[:0], open: k.open[:0], in: k.in}
+}
+
+// newCall notes a call that is about to be made.
+func (k *simBook) newCall(c simCall) int {
+	c.tok, c.inst = -1, [2]int32{-1, -1}
+	k.calls = append(k.calls, c)
+	return len(k.calls) - 1
+}
+
+// callOf reads the number of the call out of a request's data: "c0001 …".
+func (k *simBook) callOf(data []byte) int {
+	if len(data) < 7 || data[0] != '"' || data[1] != 'c' {
+		return -1
+	}
+	n := 0
+	for _, c := range data[2:6] {
+		v := hexValue(c)
+		if v < 0 {
+			return -1
+		}
+		n = n<<4 | v
+	}
+	if n >= len(k.calls) {
+		return -1
+	}
+	return n
+}
+
+// bodyOf reads a handler's word: {"status":200,"msg":"t0001p2"}.
+func (k *simBook) bodyOf(body [][]byte) (tok int, kind byte, n int) {
+	const head = `{"status":200,"msg":"t`
+	if len(body) != 1 || len(body[0]) != len(head)+8 || string(body[0][:10]) != head[:10] || string(body[0][13:len(head)]) != head[13:] || string(body[0][len(head)+6:]) != `"}` {
+		return -1, 0, 0
+	}
+	b := body[0][len(head):]
+	for _, c := range b[:4] {
+		v := hexValue(c)
+		if v < 0 {
+			return -1, 0, 0
+		}
+		tok = tok<<4 | v
+	}
+	if tok >= len(k.toks) {
+		return -1, 0, 0
+	}
+	return tok, b[4], int(b[5] - '0')
+}
+
+// current finds the latest instance of a call at b, -1 if there is none.
+func (k *simBook) current(c *simCall, b *simBroker) int32 {
+	if c.life[b.num] != b.life {
+		return -1
+	}
+	return c.inst[b.num]
+}
+
+// at finds the instance of a call that answers to l; else the latest.
+func (k *simBook) at(ci int, b *simBroker, l *simLink) int32 {
+	c := &k.calls[ci]
+	if c.twice {
+		for i := len(k.insts) - 1; i >= 0; i-- {
+			if in := &k.insts[i]; int(in.call) == ci && in.b == b && in.link == l {
+				return int32(i)
+			}
+		}
+	}
+	return k.current(c, b)
+}
+
+// named tells whether rid is, or was, the call's.
+func (c *simCall) named(rid []byte) bool {
+	return c.rid == string(rid) || slices.Contains(c.former, string(rid))
+}
+
+// callByRID finds the call that a link's message names.
+func (k *simBook) callByRID(l *simLink, rid []byte) int {
+	client := k.w.clientOf(l)
+	if client < 0 {
+		return -1
+	}
+	for i := len(k.calls) - 1; i >= 0; i-- {
+		if c := &k.calls[i]; c.client == client && (c.rid == string(rid) || slices.Contains(c.former, string(rid))) {
+			return i
+		}
+	}
+	return -1
+}
+
+// arrives is called before the broker takes a message, arrived after it.
+func (k *simBook) arrives(b *simBroker, l *simLink, ok bool, f [][]byte) {
+	b.book.requests = b.d.requests.n
+	if p := b.d.peers[0][l.id]; p == nil || p.ignoredUntil <= b.now() {
+		l.book.heard = b.now()
+	}
+}
+
+func (k *simBook) arrived(b *simBroker, l *simLink, ok bool, f [][]byte) {
+	was, st := &b.before, &b.d.stats
+	if !ok {
+		if !l.book.rude {
+			k.w.fail("%s: a malformed message of an honest peer", l.id)
+		}
+		l.book.left = true
+		after := *st // R2: it moves its sender's counter only
+		after.Malformed, after.WorkerLost, after.Dropped, after.Ignored = was.Malformed, was.WorkerLost, was.Dropped, was.Ignored
+		after.Abandoned = was.Abandoned // FailFast, without a worker now
+		if after != *was {
+			k.w.fail("R2: a malformed message changed more than it may: %+v to %+v", *was, *st)
+		}
+		return
+	}
+	if st.Malformed != was.Malformed || st.Ignored != was.Ignored {
+		l.book.left = true
+		if !l.book.rude {
+			k.w.fail("R2: an honest message of %s was counted as malformed", l.id)
+		}
+		return
+	}
+	m := &b.m
+	switch m.op {
+	case opRequest:
+		k.request(b, l, m)
+	case opHello, opReady:
+		l.book.adv = l.book.adv || m.caps != nil
+		if !l.book.rude {
+			l.book.told = l.peer.host.(interface{ beat() time.Duration }).beat()
+		}
+	case opHeartbeat:
+		if m.worker && m.token != nil {
+			if t := k.tokOf(b, m.token); t != nil && t.link == l {
+				t.heard = b.now()
+			}
+		}
+		if n := int(st.UnknownRequests - was.UnknownRequests); n > 0 {
+			l.book.owedEnd += n
+		}
+	case opCancel:
+		k.canceled(b, l, m)
+	case opReply, opPartial:
+		k.reply(b, l, m)
+	case opDisconnect:
+		l.book.left = true
+	case opDrain:
+		l.book.drained = true
+	}
+	if m.op != opReply && m.op != opPartial && (st.Completed != was.Completed || st.Partials != was.Partials) {
+		k.w.fail("I6: a result was counted for a message that is none")
+	}
+}
+
+// request: I21 and the rules of adoption, by the counters that moved.
+func (k *simBook) request(b *simBroker, l *simLink, m *message) {
+	w, was, st := k.w, &b.before, &b.d.stats
+	ci := k.callOf(m.data)
+	if ci < 0 || k.calls[ci].client != w.clientOf(l) || !k.calls[ci].named(m.rid) {
+		if !l.book.rude {
+			w.fail("a REQUEST that nobody made: %q", m.data)
+		}
+		return
+	}
+	c := &k.calls[ci]
+	o, _ := parseOptions(m.options)
+	asked := max(o.attempt, 1)
+	old := k.at(ci, b, l)
+	var was1 *simInst
+	if old >= 0 && !k.insts[old].over {
+		was1 = &k.insts[old]
+	}
+	if was1 != nil && was1.rid != string(m.rid) { // under a new id it is another request
+		c.twice, was1, old = true, nil, -1
+	}
+	accepted, adopted := st.Accepted != was.Accepted, st.Adopted != was.Adopted
+	dup, refused := st.Duplicates != was.Duplicates, st.Refused != was.Refused
+	n := 0
+	for _, x := range [...]bool{accepted, adopted, dup, refused || st.Overloaded != was.Overloaded && !accepted} {
+		if x {
+			n++
+		}
+	}
+	if n != 1 {
+		w.fail("a REQUEST vanished: accepted %v, adopted %v, duplicate %v, refused %v", accepted, adopted, dup, refused)
+	}
+	switch {
+	case adopted:
+		if c.twice { // which of them?
+			if i := k.liveOf(ci, b, l); i >= 0 {
+				was1 = &k.insts[i]
+			}
+		}
+		if was1 == nil || was1.link == l || asked <= was1.asked || was1.partial && !was1.over {
+			w.fail("adoption of what may not be adopted: attempt %d of %s", asked, c.rid)
+		}
+		was1.link, was1.num, was1.asked = l, b.d.peers[0][l.id].num, asked
+		was1.undone = false // it goes to the tail
+		was1.deadline = k.deadlineAt(b, o)
+		was1.acceptedSeq = k.next()
+		k.unskip(b, c)
+	case accepted:
+		if was1 != nil {
+			// A peer that was forgotten and did not greet again has no life to be known by.
+			if same := l.book.adv && was1.adv; was1.link == l || same && (asked <= was1.asked || !was1.partial) {
+				if was1.link != l && k.coreHas(was1, true) || !k.mayVanish(was1) {
+					w.fail("I21: %s is live at b%d and was accepted again", c.rid, b.num)
+				}
+			}
+			if l.book.adv && was1.adv || was1.link == l || !k.coreHas(was1, true) {
+				k.close(old)
+			} else {
+				c.twice = true
+			}
+		} else if old >= 0 && k.insts[old].rid == string(m.rid) && l.book.adv && b.d.lim.window > 0 {
+			e := &k.insts[old]
+			if (asked <= e.asked || e.reported) && b.now()-e.acceptedAt < b.d.lim.window && e.adv {
+				w.fail("I21: %s ended at b%d within the window and attempt %d was accepted again", c.rid, b.num, asked)
+			}
+		}
+		k.waitsAnew(b, c)
+		k.insts = append(k.insts, simInst{call: int32(ci), rid: string(m.rid), b: b, link: l, num: b.d.peers[0][l.id].num, asked: asked,
+			deadline: k.deadlineAt(b, o), tok: -1, acceptedSeq: k.next(), acceptedAt: b.now(), adv: l.book.adv})
+		i := int32(len(k.insts) - 1)
+		c.inst[b.num], c.life[b.num] = i, b.life
+		k.open = append(k.open, i)
+		b.book.live++
+	case dup:
+		if !c.twice && (was1 == nil || was1.link != l && asked > was1.asked) {
+			w.fail("I21: attempt %d of %s at b%d was dropped as a duplicate of nothing", asked, c.rid, b.num)
+		}
+	default:
+		c.owed[b.num]++
+		if st.Dropped != was.Dropped {
+			c.owed[b.num]--
+		}
+	}
+}
+
+// waitsAnew: a client that had nothing waiting at a service starts its turn.
+func (k *simBook) waitsAnew(b *simBroker, c *simCall) {
+	for _, i := range k.open {
+		if o := &k.insts[i]; o.b == b && o.tok < 0 && k.calls[o.call].client == c.client && k.calls[o.call].service == c.service && k.queued(o) {
+			return
+		}
+	}
+	k.unskip(b, c)
+}
+
+// liveOf finds an instance that the core has no more for the link that the book knows.
+func (k *simBook) liveOf(ci int, b *simBroker, l *simLink) int32 {
+	for _, i := range k.open {
+		if in := &k.insts[i]; int(in.call) == ci && in.b == b && in.link != l && !k.coreHas(in, true) {
+			return i
+		}
+	}
+	return -1
+}
+
+// deadlineAt is when a request's time is over, by what it asks for.
+func (k *simBook) deadlineAt(b *simBroker, o options) instant {
+	t := o.timeout
+	if t == timeoutDefault {
+		t = b.d.lim.defaultTimeout
+	}
+	if t < 0 {
+		return never
+	}
+	return b.now() + t
+}
+
+func (k *simBook) next() int64 { k.seq++; return k.seq }
+
+// canceled: the client wants it no more: it is owed nothing.
+func (k *simBook) canceled(b *simBroker, l *simLink, m *message) {
+	n := b.d.stats.Canceled - b.before.Canceled
+	ci := k.callByRID(l, m.rid)
+	if ci < 0 {
+		if n > 0 && !l.book.rude {
+			k.w.fail("I8: a cancel of nothing was counted")
+		}
+		return
+	}
+	i := k.at(ci, b, l)
+	switch {
+	case i < 0 || k.insts[i].over || k.insts[i].link != l:
+		if n > 0 {
+			k.w.fail("I8: a cancel of nothing, or of another's, was counted")
+		}
+	case n > 0:
+		k.close(i)
+	case k.coreHas(&k.insts[i], true):
+		k.w.fail("a cancel of %s had no effect", m.rid)
+	}
+}
+
+// tokOf finds a dispatch of this life of b by its token.
+func (k *simBook) tokOf(b *simBroker, token []byte) *simTok {
+	if len(token) != tokenLen {
+		return nil
+	}
+	n := 0
+	for i := range tokenIndexLen {
+		v := base64value[token[i]]
+		if v == 255 {
+			return nil
+		}
+		n |= int(v) << (6 * i)
+	}
+	if n >= len(b.book.slots) || b.book.slots[n] < 0 {
+		return nil
+	}
+	if t := &k.toks[b.book.slots[n]]; string(t.token[:]) == string(token) {
+		return t
+	}
+	return nil
+}
+
+// reply: I1, I6: what counts as a result is what the owner said under the current token.
+func (k *simBook) reply(b *simBroker, l *simLink, m *message) {
+	w, was, st := k.w, &b.before, &b.d.stats
+	final := m.op == opReply
+	took := st.Completed != was.Completed || st.Partials != was.Partials
+	t := k.tokOf(b, m.token)
+	if t == nil || t.link != l || t.num != l.book.num && l.book.num != 0 {
+		if took {
+			w.fail("I6: the result of a worker that does not hold the request was taken")
+		}
+		return
+	}
+	t.heard = b.now()
+	if final {
+		if !t.got && !t.done {
+			l.book.held--
+			l.book.anySeq = k.next()
+		}
+		defer func() { t.got = true }()
+	}
+	if t.inst < 0 { // a raw peer's
+		return
+	}
+	in := &k.insts[t.inst]
+	c := &k.calls[in.call]
+	current := in.tok == k.tokIndex(b, t) && !in.over && !t.got && !t.done
+	switch {
+	case took && (!current || final != (st.Completed != was.Completed)):
+		w.fail("I6: a result of %s was taken under a token that is not the current one, or after its end", c.rid)
+	case took && in.rid != string(m.rid):
+		w.fail("I1: a result for another request was taken")
+	case !took && current && t.num == l.book.num && k.coreHas(in, true):
+		w.fail("a result of %s was lost", c.rid)
+	}
+	if took && !final {
+		in.partial = true
+	}
+}
+
+func (k *simBook) tokIndex(b *simBroker, t *simTok) int32 {
+	n := 0
+	for i := range tokenIndexLen {
+		n |= int(base64value[t.token[i]]) << (6 * i)
+	}
+	return b.book.slots[n]
+}
+
+// close ends an instance in the book.
+func (k *simBook) close(i int32) {
+	in := &k.insts[i]
+	if in.over {
+		return
+	}
+	in.over = true
+	in.b.book.live--
+	for j, o := range k.open {
+		if o == i {
+			k.open[j] = k.open[len(k.open)-1]
+			k.open = k.open[:len(k.open)-1]
+			break
+		}
+	}
+}

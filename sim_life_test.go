@@ -1,0 +1,170 @@
+package omdp
+
+import "time"
+
+// Who is known to a broker, and in which windows of time things have to happen.
+
+// learn notes that the core knows the peer at the other end of l.
+func (k *simBook) learn(b *simBroker, l *simLink, p *peer) {
+	l.book.num, l.book.gone = p.num, false
+	l.book.heard, l.book.toldAt = b.now(), b.now()
+	b.book.links = append(b.book.links, l)
+}
+
+// known looks at whom the core knows after a step; l is who was heard in it.
+func (k *simBook) known(b *simBroker, l *simLink) {
+	d := b.d
+	if total := d.clients + d.workers; d.nextPeer != b.book.peers || total != b.book.total {
+		b.book.peers, b.book.total = d.nextPeer, total
+		n := 0
+		for _, o := range b.book.links {
+			if p := d.peers[0][o.id]; p == nil || p.num != o.book.num {
+				k.forgot(b, o)
+			} else {
+				b.book.links[n] = o
+				n++
+			}
+		}
+		b.book.links = b.book.links[:n]
+	}
+	if l == nil {
+		return
+	}
+	p := d.peers[0][l.id]
+	if p == nil {
+		return
+	}
+	if l.book.num == 0 {
+		k.learn(b, l, p)
+	}
+	if worker := p.role == roleWorker; worker != l.book.worker {
+		l.book.worker, l.book.anySeq, l.book.lastSeq, l.book.held = worker, k.next(), 0, 0
+		l.book.toldAt = b.now()
+	}
+}
+
+// forgot: I17: a peer is forgotten for its silence, or because it can't be
+// reached, left, or broke the rules; never early.
+func (k *simBook) forgot(b *simBroker, l *simLink) {
+	silence := b.now() - max(l.book.heard, b.mustOf)
+	limit := l.book.told * time.Duration(k.w.conf.liveness)
+	if l.book.told == 0 {
+		limit = foreignLiveness
+	}
+	if silence < limit && !l.book.unreach && !l.book.left && !b.book.shut && !l.book.rude &&
+		!(l.book.worker && b.d.stats.SlowClients != b.before.SlowClients) {
+		if b.mustOf > 0 && silence < limit {
+			k.w.fail("I17, R3: %s is forgotten after %v of silence, the limit is %v", l.id, silence, limit)
+		}
+		k.w.fail("I17: %s is forgotten after %v of silence, the limit is %v", l.id, silence, limit)
+	}
+	if l.book.worker {
+		for i := range k.toks {
+			if t := &k.toks[i]; t.link == l && t.num == l.book.num && !t.got {
+				t.done = true
+			}
+		}
+	} else {
+		for j := len(k.open) - 1; j >= 0; j-- {
+			if in := &k.insts[k.open[j]]; in.link == l && in.num == l.book.num && in.b == b {
+				in.gone = true
+				k.close(k.open[j])
+			}
+		}
+	}
+	lb := &l.book
+	lb.num, lb.worker, lb.adv, lb.held, lb.gone, lb.owedEnd, lb.drained = 0, false, false, 0, true, 0, false
+	lb.left, lb.unreach, lb.told = false, false, 0
+}
+
+// turned looks at the windows after a turn of the broker: nobody is kept
+// longer than it may be, and everybody hears something every beat (I17, I18, I19).
+func (k *simBook) turned(b *simBroker) {
+	now, hb := b.now(), k.w.conf.hb
+	const slack = time.Millisecond
+	for _, l := range b.book.links {
+		limit := l.book.told * time.Duration(k.w.conf.liveness)
+		if l.book.told == 0 || l.book.rude {
+			continue
+		}
+		if quiet := now - max(l.book.heard, b.graceOf); quiet > limit+hb+slack {
+			k.w.fail("I17: %s is kept after %v of silence, the limit is %v", l.id, quiet, limit)
+		}
+		if !l.book.worker || !l.brokerOpen || l.void {
+			continue
+		}
+		if quiet := now - max(l.book.toldAt, b.graceOf); quiet > hb+slack && l.down.len() < l.room {
+			if p := b.d.peers[0][l.id]; p != nil && !p.backlog.blocked() {
+				k.w.fail("I18: %s was told nothing for %v", l.id, quiet)
+			}
+		}
+	}
+	stale := false
+	for _, i := range k.open {
+		in := &k.insts[i]
+		if in.b != b {
+			continue
+		}
+		if in.tok >= 0 {
+			if t := &k.toks[in.tok]; !t.done && !t.got && t.link.book.told > 0 && !t.link.book.rude &&
+				now-max(t.heard, b.graceOf) > t.link.book.told*time.Duration(k.w.conf.liveness)+hb+slack && k.coreHas(in, true) {
+				k.w.fail("I19: nothing was heard of %s for %v and its worker keeps it", k.calls[in.call].rid, now-t.heard)
+			}
+		}
+		if in.deadline <= now {
+			stale = true
+		}
+	}
+	if stale || b.d.requests.n-k.w.rudeRequests(b) != b.book.live {
+		k.vanished(b)
+	}
+}
+
+// vanished: I3: what the core holds no more had a terminal, unless its client
+// is gone or has no room for it yet.
+func (k *simBook) vanished(b *simBroker) {
+	for j := len(k.open) - 1; j >= 0; j-- {
+		i := k.open[j]
+		in := &k.insts[i]
+		if in.b != b {
+			continue
+		}
+		if k.coreHas(in, true) {
+			if in.deadline <= b.now() {
+				k.w.fail("I3: %s lives after its deadline", k.calls[in.call].rid)
+			}
+			continue
+		}
+		if !k.mayVanish(in) {
+			k.w.fail("I3: %s vanished from b%d without a terminal", k.calls[in.call].rid, b.num)
+		}
+		if !in.left { // its terminal waits for room
+			in.left, in.cause = true, k.lostCause(b, in)
+		}
+	}
+}
+
+// mayVanish: its terminal waits for room, or its client was given up with it.
+func (k *simBook) mayVanish(in *simInst) bool {
+	p := in.b.d.peers[0][in.link.id]
+	return p == nil || p.num != in.num || p.backlog.blocked() || in.link.book.rude
+}
+
+// brokerDied: what it held is nobody's any more.
+func (k *simBook) brokerDied(b *simBroker) {
+	for j := len(k.open) - 1; j >= 0; j-- {
+		if k.insts[k.open[j]].b == b {
+			k.close(k.open[j])
+		}
+	}
+	for i := range k.toks {
+		if t := &k.toks[i]; t.link.b == b {
+			t.done = true
+		}
+	}
+	for _, l := range b.book.links {
+		lb := &l.book
+		lb.num, lb.worker, lb.adv, lb.held, lb.gone, lb.owedEnd, lb.drained = 0, false, false, 0, true, 0, false
+	}
+	b.book.links = b.book.links[:0]
+}

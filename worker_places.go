@@ -1,0 +1,81 @@
+package omdp
+
+// places shares the concurrency of a worker among all its brokers, each of
+// which may use all of it: a request that comes when no place is free waits,
+// in the order of arrival. With one broker, which never gives more than it was
+// told, a request waits only for a handler whose connection was lost and that
+// goes on all the same.
+//
+// Pure, and not safe for concurrent use. The zero value has no places.
+type places struct {
+	free    int
+	waiting int   // tasks from first to last; none while a place is free
+	first   *task // the one that has waited longest
+	last    *task
+}
+
+// turn is what places knows of a task.
+type turn uint8
+
+const (
+	turnNone    turn = iota // not come, over, or never to run
+	turnWaiting             // in the list
+	turnTaken               // it has a place
+)
+
+// come gives places to tasks, in order, and returns those that got one; the others wait.
+func (p *places) come(ts []*task) []*task {
+	n := min(len(ts), p.free)
+	p.free -= n
+	for _, t := range ts[:n] {
+		t.turn = turnTaken
+	}
+	for _, t := range ts[n:] {
+		t.turn = turnWaiting
+		p.waiting++
+		if p.last == nil {
+			p.first = t
+		} else {
+			p.last.after, t.before = t, p.last
+		}
+		p.last = t
+	}
+	return ts[:n]
+}
+
+// leave frees the place of a task, if it has one, and returns the task that
+// takes it: nil if none waits.
+func (p *places) leave(t *task) (next *task) {
+	if t.turn != turnTaken {
+		return nil
+	}
+	t.turn = turnNone
+	next = p.first
+	if next == nil {
+		p.free++
+		return nil
+	}
+	p.forget(next)
+	next.turn = turnTaken
+	return next
+}
+
+// forget takes a task out of the list. It reports false if it does not wait.
+func (p *places) forget(t *task) bool {
+	if t.turn != turnWaiting {
+		return false
+	}
+	if t.before == nil {
+		p.first = t.after
+	} else {
+		t.before.after = t.after
+	}
+	if t.after == nil {
+		p.last = t.before
+	} else {
+		t.after.before = t.before
+	}
+	t.turn, t.before, t.after = turnNone, nil, nil
+	p.waiting--
+	return true
+}
