@@ -346,7 +346,7 @@ func (k *simBook) request(b *simBroker, l *simLink, m *message) {
 					w.fail("I21: %s is live at b%d and was accepted again", c.rid, b.num)
 				}
 			}
-			if l.book.adv && was1.adv || was1.link == l || !k.coreHas(was1, true) {
+			if l.book.adv && was1.adv || was1.link == l {
 				k.close(old)
 			} else {
 				c.twice = true
