@@ -40,7 +40,7 @@ type check struct {
 
 // checks are run in this order until one finds something.
 var checks = []check{
-	{"simulator", "TestSim|TestSimDeterministic", []string{"-sim.count=350", "-sim.base=1"}},
+	{"simulator", "TestSim|TestSimDeterministic", []string{"-sim.count=700", "-sim.base=1"}},
 	{"properties", "TestPendingProperties|TestWorkerSessionProperty|TestCreditProperty|TestCreditNeverDeadlocks|TestFinishedAgainstModel",
 		[]string{"-rapid.checks=100000", "-rapid.steps=60", "-rapid.nofailfile", "-rapid.shrinktime=1ms"}},
 	{"core's properties", "TestCoreHistories|TestCoreDeterministic",
