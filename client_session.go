@@ -261,7 +261,7 @@ func (c *clientConn) tick(now instant) instant {
 	l, flush := c.link, false
 	if l != nil && w.hello && l.Queued() <= maxJam {
 		out := l.Begin()
-		c.table.appendHello(out)
+		c.table.greet(c.known, out)
 		for _, p := range w.beats {
 			appendClientCommand(out, opHeartbeat, p.rid)
 		}

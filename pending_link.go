@@ -21,6 +21,9 @@ type tableLink struct {
 	broker   string   // its life; empty if it did not tell
 	owed     []string // requests to cancel once the broker has answered
 
+	greeted  int // HELLOs sent …
+	answered int // … and answered, in order with everything else
+
 	told     time.Duration // the broker's interval
 	heard    instant
 	nextBeat instant
@@ -34,13 +37,19 @@ const maxOwed = 1000
 
 // opened begins a connection, of which nothing is known yet. HELLO goes first.
 func (t *pendingTable) opened(l *tableLink) {
-	*l = tableLink{index: l.index, nextBeat: never, alarm: never, clock: l.clock}
+	*l = tableLink{index: l.index, nextBeat: never, alarm: never, clock: l.clock, greeted: 1}
 	t.choose()
 }
 
 // appendHello greets a broker.
 func (t *pendingTable) appendHello(out *batch.Out) {
 	appendHello(out, headerClient, &caps{V: 1, ID: t.life, HB: t.beat.Milliseconds(), Credit: t.window, Pack: 1})
+}
+
+// greet is appendHello for another greeting on the same connection.
+func (t *pendingTable) greet(l *tableLink, out *batch.Out) {
+	l.greeted++
+	t.appendHello(out)
 }
 
 // connected: HELLO was taken, so requests may follow.
@@ -84,6 +93,7 @@ func (t *pendingTable) onHello(now instant, l *tableLink, c *caps, out *batch.Ou
 		return false, false
 	}
 	first = !l.extended
+	l.answered++
 	l.broker, l.extended, l.packs = c.ID, true, c.Pack > 0
 	l.armed, l.told = true, c.interval()
 	// It speaks to an idle client only when asked, so it is asked at least that often.
@@ -115,7 +125,7 @@ func (t *pendingTable) onReply(now instant, l *tableLink, m *message) (p *pendin
 	}
 	if fromBroker(m.body) {
 		end, parsed = parseReply(p.service, m.body), true
-		if end.status == statusLost && p.attempt > 1 && !p.asked { // the answer to a beat for the attempt before
+		if end.status == statusLost && p.attempt > 1 && l.answered <= p.greeted { // the answer to a beat for the attempt before
 			return nil, reply{}, false, true
 		}
 		if e, ok := end.err.(*callError); ok && t.retry(now, p, end.status, e.outcome) {
@@ -201,7 +211,6 @@ func (t *pendingTable) beats(now instant, l *tableLink, w *clientTurn) {
 			t.remove(p)
 			w.silent = append(w.silent, p)
 		case now-p.sent >= t.beat:
-			p.asked = true
 			w.beats = append(w.beats, p)
 		}
 		p = next

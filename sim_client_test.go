@@ -325,7 +325,7 @@ func (c *simClient) tick(k *simTableConn) {
 	c.table.turn(now, k.known, w)
 	k.tickAt = min(k.tickAt, k.known.alarm)
 	if k.link != nil && w.hello {
-		c.table.appendHello(&c.out)
+		c.table.greet(k.known, &c.out)
 		for _, p := range w.beats {
 			appendClientCommand(&c.out, opHeartbeat, p.rid)
 		}

@@ -401,7 +401,7 @@ func (k *simBook) status(b *simBroker, l *simLink, c *simCall, i int32, status s
 			return
 		}
 	case statusOverloaded, statusDuplicate, statusNoWorker, statusMalformed, statusDraining:
-		if c.owed[b.num] > 0 {
+		if c.owed[b.num] > 0 && c.owedOn[b.num] == l {
 			c.owed[b.num]--
 			return
 		}
