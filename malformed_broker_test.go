@@ -303,146 +303,163 @@ func TestMalformedBroker(t *testing.T) {
 	}
 }
 
+// act is one case while it is played.
+type act struct {
+	*testing.T
+	b       *omdp.Broker
+	w, c, p *rawPeer // the worker, its client, and the sender, which may be one of the two
+	put     func(string) string
+	own     map[string]uint64 // counters that the test itself moves
+}
+
 // play runs one case.
 func (s stage) play(t *testing.T, k brokerCase) {
-	n := strconv.FormatUint(endpointCount.Add(1), 10)
-	names := []string{"{SERVICE}", "raw-" + n, "{LIVE}", "live-" + n, "{NEW}", "new-" + n, "{LIFE}", "life-" + n}
-	put := strings.NewReplacer(names...).Replace
-	w, c := dialRawRoom(t, s.b.Endpoint(), 100), dialRawRoom(t, s.b.Endpoint(), 100)
-	w.send("W", "1", put("{SERVICE}"), put(goodCaps))
-	c.send("C", "8", put(goodCaps))
-	c.send("C", "2", put("{SERVICE}"), put("{LIVE}"), `"live"`)
-	c.until(t, "C|8|*")
-	m := w.next(t)
-	for ; m[1] != "2"; m = w.next(t) {
-	}
-	names = append(names, "{TOKEN}", m[2], "{TOKEN:25}", m[2][:25])
-	put = strings.NewReplacer(names...).Replace
-
-	p := w
-	switch k.from {
-	case theClient:
-		p = c
-	case theWorker:
-	default:
-		p = dialRawRoom(t, s.b.Endpoint(), 100)
-		switch k.from {
-		case otherClient:
-			p.send("C", "8", strings.Replace(put(goodCaps), "life-", "other-", 1))
-			p.until(t, "C|8|*")
-		case sameClient:
-			p.send("C", "8", put(goodCaps))
-			p.until(t, "C|8|*")
-		case otherWorker, leftWorker:
-			p.send("W", "1", put("other-{NEW}"), put(goodCaps))
-			p.until(t, "W|8|*")
-		}
-		if k.from == leftWorker {
-			p.say("W|5")
-		}
-	}
+	a := &act{T: t, b: s.b, own: map[string]uint64{}}
+	a.begin(k.from)
 	before := s.b.Stats()
-	own := map[string]uint64{} // what the test itself moves
-	fence := func(p *rawPeer) string {
-		own["UnknownRequests"]++
-		rid := fmt.Sprint("fence-", endpointCount.Add(1))
-		p.send("C", "4", rid)
-		return "C|3|" + rid + `|{"status":"LOST"}`
-	}
-	check := func(who string, got []string, want ...string) {
-		t.Helper()
-		for i := range want {
-			want[i] = put(want[i])
-		}
-		if !slices.Equal(got, want) {
-			t.Errorf("the %s got %s, want %s", who, excerpt(got), excerpt(want))
-		}
-	}
-	// leave: a worker says DRAIN, which is answered in one way if it is
-	// registered and in another if not; what it holds is answered; it goes.
-	leave := func(p *rawPeer, after state, holds ...[]string) (want []string, last string) {
-		p.say("W|11")
-		switch after {
-		case advertised:
-			want = []string{"W|11"}
-		case unknown:
-			want = []string{"W|5"}
-			own["Unregistered"]++
-		}
-		for _, m := range holds {
-			p.send("W", "3", m[0], m[1], `{"status":200,"msg":"end"}`)
-		}
-		p.say("W|5")
-		return want, fence(p)
-	}
-
 	for _, frames := range k.send {
 		frames = slices.Clone(frames)
 		for i := range frames {
-			frames[i] = put(frames[i])
+			frames[i] = a.put(frames[i])
 		}
 		if k.pack != nil {
 			frames = k.pack(frames)
 		}
-		p.send(frames...)
+		a.p.send(frames...)
 	}
+
 	end := []string{`C|3|{LIVE}|{"status":200,"msg":"end"}`}
+	holds := [][]string{{a.put("{TOKEN}"), a.put("{LIVE}")}}
 	switch {
 	case k.want.lost:
-		end = []string{`C|3|{LIVE}|{"status":"W_ERROR"}`}
+		end, holds = []string{`C|3|{LIVE}|{"status":"W_ERROR"}`}, nil
 	case k.want.ended:
-		end = nil
+		end, holds = nil, nil
+	default:
+		a.own["Completed"]++
 	}
-	holds := [][]string{{put("{TOKEN}"), put("{LIVE}")}}
-	if k.want.lost || k.want.ended {
-		holds = nil
+	if k.from == theWorker {
+		a.leaves(a.w, k.want, holds)
 	} else {
-		own["Completed"]++
+		switch {
+		case k.from.worker():
+			a.leaves(a.p, k.want, nil)
+		case k.want.queued != "":
+			a.c.send("C", "10", a.put(k.want.queued))
+			fallthrough
+		default:
+			a.check("sender", a.p.until(t, a.fence(a.p)), k.want.answers)
+		}
+		for _, rid := range a.finish(k.want.worker, holds) {
+			end = append(end, "C|3|"+rid+`|{"status":200,"msg":"end"}`)
+		}
 	}
-	if p == w {
-		want, last := leave(w, k.want.after, holds...)
-		check("worker", w.until(t, last), slices.Concat(k.want.answers, want)...)
-	} else {
-		if k.from.worker() {
-			want, last := leave(p, k.want.after)
-			check("sender", p.until(t, last), slices.Concat(k.want.answers, want)...)
-		} else {
-			if k.want.queued != "" {
-				c.send("C", "10", put(k.want.queued))
-			}
-			check("sender", p.until(t, fence(p)), slices.Clone(k.want.answers)...)
-		}
-		// The worker of the request in progress has its own; what it was given
-		// meanwhile it answers as well.
-		w.say("W|11")
-		var got []string
-		for m := w.next(t); ; m = w.next(t) {
-			if text := seen(m); text != "W|11" {
-				got = append(got, text)
-			} else {
-				break
-			}
-			if m[1] == "2" {
-				holds = append(holds, []string{m[2], m[3]})
-				end = append(end, "C|3|"+m[3]+`|{"status":200,"msg":"end"}`)
-			}
-		}
-		check("worker", got, slices.Clone(k.want.worker)...)
-		for _, m := range holds {
-			w.send("W", "3", m[0], m[1], `{"status":200,"msg":"end"}`)
-		}
-		w.say("W|5")
-		check("worker at its end", w.until(t, fence(w)))
-	}
-	check("client", c.until(t, fence(c)), slices.Concat(k.want.client, end)...)
-	if got := moved(before, s.b.Stats(), own); got != k.want.moves {
+	a.check("client", a.c.until(t, a.fence(a.c)), slices.Concat(k.want.client, end))
+	if got := moved(before, s.b.Stats(), a.own); got != k.want.moves {
 		t.Errorf("counters moved: %s; want %s", got, k.want.moves)
 	}
-	p.close()
-	w.close()
-	c.close()
 	served(t, s.c, "echo")
 	if t.Failed() {
 		t.Logf("sent by the %s: %s", k.from, excerpt(k.send[len(k.send)-1]))
 	}
+}
+
+// begin sets the act up to where the request is in progress.
+func (a *act) begin(from sender) {
+	n := strconv.FormatUint(endpointCount.Add(1), 10)
+	names := []string{"{SERVICE}", "raw-" + n, "{LIVE}", "live-" + n, "{NEW}", "new-" + n, "{LIFE}", "life-" + n}
+	put := strings.NewReplacer(names...).Replace
+	dial := func() *rawPeer { return dialRawRoom(a, a.b.Endpoint(), 100) }
+	a.w, a.c = dial(), dial()
+	a.w.send("W", "1", put("{SERVICE}"), put(goodCaps))
+	a.c.send("C", "8", put(goodCaps))
+	a.c.send("C", "2", put("{SERVICE}"), put("{LIVE}"), `"live"`)
+	a.c.until(a, "C|8|*")
+	m := a.w.next(a)
+	for ; m[1] != "2"; m = a.w.next(a) {
+	}
+	a.put = strings.NewReplacer(append(names, "{TOKEN}", m[2], "{TOKEN:25}", m[2][:25])...).Replace
+
+	switch from {
+	case theClient:
+		a.p = a.c
+		return
+	case theWorker:
+		a.p = a.w
+		return
+	}
+	a.p = dial()
+	switch from {
+	case sameClient:
+		a.p.send("C", "8", put(goodCaps))
+		a.p.until(a, "C|8|*")
+	case otherClient:
+		a.p.send("C", "8", strings.Replace(put(goodCaps), "life-", "other-", 1))
+		a.p.until(a, "C|8|*")
+	case otherWorker, leftWorker:
+		a.p.send("W", "1", put("other-{NEW}"), put(goodCaps))
+		a.p.until(a, "W|8|*")
+		if from == leftWorker {
+			a.p.say("W|5")
+		}
+	}
+}
+
+// fence sends what is answered when all before it was done, and tells by what.
+func (a *act) fence(p *rawPeer) (last string) {
+	a.own["UnknownRequests"]++
+	rid := fmt.Sprint("fence-", endpointCount.Add(1))
+	p.send("C", "4", rid)
+	return "C|3|" + rid + `|{"status":"LOST"}`
+}
+
+func (a *act) check(who string, got, want []string) {
+	a.Helper()
+	want = slices.Clone(want)
+	for i := range want {
+		want[i] = a.put(want[i])
+	}
+	if !slices.Equal(got, want) {
+		a.Errorf("the %s got %s, want %s", who, excerpt(got), excerpt(want))
+	}
+}
+
+// leaves: the worker that sent the message says DRAIN, which is answered in one
+// way if it is registered and in another if not; answers what it holds; goes.
+func (a *act) leaves(p *rawPeer, want brokerWant, holds [][]string) {
+	answers := want.answers
+	switch want.after {
+	case advertised:
+		answers = append(slices.Clone(answers), "W|11")
+	case unknown:
+		answers = append(slices.Clone(answers), "W|5")
+		a.own["Unregistered"]++
+	}
+	p.say("W|11")
+	for _, m := range holds {
+		p.send("W", "3", m[0], m[1], `{"status":200,"msg":"end"}`)
+	}
+	p.say("W|5")
+	a.check("sender", p.until(a, a.fence(p)), answers)
+}
+
+// finish: a worker that did not send the message has what is due to it, answers
+// all that it holds, and goes. It returns the ids of requests that it was given
+// meanwhile.
+func (a *act) finish(want []string, holds [][]string) (more []string) {
+	a.w.say("W|11")
+	var got []string
+	for m := a.w.next(a); seen(m) != "W|11"; m = a.w.next(a) {
+		got = append(got, seen(m))
+		if m[1] == "2" {
+			holds, more = append(holds, []string{m[2], m[3]}), append(more, m[3])
+		}
+	}
+	a.check("worker", got, want)
+	for _, m := range holds {
+		a.w.send("W", "3", m[0], m[1], `{"status":200,"msg":"end"}`)
+	}
+	a.w.say("W|5")
+	a.check("worker at its end", a.w.until(a, a.fence(a.w)), nil)
+	return more
 }

@@ -3,6 +3,7 @@ package omdp_test
 import (
 	"errors"
 	"fmt"
+	"math/big"
 	"slices"
 	"strings"
 	"testing"
@@ -146,6 +147,9 @@ func clientCases() (all []clientCase) {
 	for _, m := range oneFrames {
 		add("one frame: "+m.name, clientRefuses, []string{m.frame})
 	}
+	for _, command := range bare("4", "11") {
+		add("bare C|"+command, clientRefuses, []string{"C", command})
+	}
 	reply := f("C|3|{LIVE}|" + goodPayload)
 	late := clientWant{moves: "Late 1", value: "x"}
 	add("REPLY twice", late, reply, reply)
@@ -154,7 +158,7 @@ func clientCases() (all []clientCase) {
 	add("PARTIAL after REPLY", late, reply, f("C|6|{LIVE}|"+goodPayload))
 	add("HEARTBEAT after REPLY", clientWant{value: "x"}, reply, f("C|4|{LIVE}"))
 	add("REPLY after a spoiled PARTIAL", clientWant{moves: "Late 1, Partials 1", end: omdp.ErrProtocol, says: "C|10|{LIVE}"}, f("C|6|{LIVE}|x"), reply)
-	for _, rid := range []string{"{LIVE}0", "{LIVE}x", "x{LIVE}", " {LIVE}", "{LIVE}\x00", "{LIVE}{LIVE}"} {
+	for _, rid := range []string{"{LIVE}0", "{LIVE}x", "x{LIVE}", " {LIVE}", "{LIVE}\x00", "{LIVE}{LIVE}", "{LIVE:0}", "{LIVE:2^64}"} {
 		add(fmt.Sprintf("REPLY to %q", rid), clientIgnores, f("C|3|"+rid+"|"+goodPayload))
 	}
 	for status, err := range map[string]error{
@@ -230,7 +234,10 @@ func (s *clientStage) play(t *testing.T, k clientCase) {
 	}
 	live, _ := s.request(t, "live")
 	before := s.c.Stats()
-	put := strings.NewReplacer("{SERVICE}", "live", "{LIVE}", live, "{NEW}", "new", "{LIFE}", workerLife, "{TOKEN}", strings.Repeat("t", 26), "{TOKEN:25}", strings.Repeat("t", 25)).Replace
+	prefix := strings.TrimRight(live, "0123456789") // the ids of a client end in a number
+	number, _ := new(big.Int).SetString(live[len(prefix):], 10)
+	wrapped := prefix + number.Add(number, new(big.Int).Lsh(big.NewInt(1), 64)).String()
+	put := strings.NewReplacer("{LIVE:0}", prefix+"0"+live[len(prefix):], "{LIVE:2^64}", wrapped, "{SERVICE}", "live", "{LIVE}", live, "{NEW}", "new", "{LIFE}", workerLife, "{TOKEN}", strings.Repeat("t", 26), "{TOKEN:25}", strings.Repeat("t", 25)).Replace
 	for _, frames := range k.send {
 		frames = slices.Clone(frames)
 		for i := range frames {

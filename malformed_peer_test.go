@@ -59,6 +59,13 @@ func wrongPeerCases() (all []brokerCase) {
 		}
 		add("W with a command not a worker's: "+name, theClient, brokerWant{moves: "Malformed 1", answers: []string{"W|5"}}, f("W|"+rest))
 	}
+	for _, command := range bare("4") {
+		add("bare C|"+command, theClient, refused(theClient), []string{"C", command})
+	}
+	for _, command := range bare("4", "5", "11") {
+		add("bare W|"+command, theWorker, refused(theWorker), []string{"W", command})
+		add("bare W|"+command, newWorker, refused(newWorker, "W", command), []string{"W", command})
+	}
 	for _, header := range []string{"MDPC01", "MDPC02", "MDPW01", "MDPW02", "Q", "CW", ""} {
 		add("foreign header "+header, newClient, refused(newClient), []string{header, "\x01", "{SERVICE}", "x"})
 		add("foreign header "+header+" after an empty frame", newClient, refused(newClient), []string{"", header, "\x01", "{SERVICE}", "x"})

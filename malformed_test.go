@@ -251,6 +251,17 @@ var payloadVariants = []variant{
 	{"nested 20,000 deep", `{"status":200,"msg":` + strings.Repeat("[", 20_000), false},
 }
 
+// bare are the commands that can't stand alone: all numbers that there are and
+// some that there are not, but for those in fine.
+func bare(fine ...string) (all []string) {
+	for n := range 16 {
+		if c := fmt.Sprint(n); !slices.Contains(fine, c) {
+			all = append(all, c)
+		}
+	}
+	return append(all, "99", "255", "")
+}
+
 // countersOf gives the counters of a Stats by name.
 func countersOf(stats any) map[string]uint64 {
 	m := map[string]uint64{}

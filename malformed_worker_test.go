@@ -151,6 +151,9 @@ func workerCases() (all []workerCase) {
 	for _, m := range oneFrames {
 		add("one frame: "+m.name, workerRefuses, []string{m.frame})
 	}
+	for _, command := range bare("4", "5", "11") {
+		add("bare W|"+command, workerRefuses, []string{"W", command})
+	}
 	add("REQUEST that it holds", workerDrops, f(`W|2|{TOKEN}|{LIVE}|"x"|{}|`+goodExtra))
 	add("REQUEST that it holds, spoiled", workerDrops, f("W|2|{TOKEN}|{LIVE}|undefined|undefined|undefined"))
 	add("REQUEST without options and extra", takes("t-{NEW}", "{NEW}", "1"), f("W|2|t-{NEW}|{NEW}|1"))

@@ -49,7 +49,7 @@ type errorPath struct {
 // handlerSaid is the text of an errorPath whose error the handler chose.
 const handlerSaid = "handler"
 
-var errorPaths = slices.Concat(unsentPaths, queuedPaths, runningPaths, replyPaths)
+var errorPaths = slices.Concat(unsentPaths, queuedPaths, runningPaths, replyPaths, retryPaths)
 
 func TestOutcomeOfEveryPath(t *testing.T) {
 	t.Parallel()
@@ -134,7 +134,8 @@ var outcomeSources = map[string][]string{
 	"canceled":             {"context cancelled before", "context cancelled before, with a cause", "context's deadline passed before", "cancelled while queued", "cancelled while running"},
 	"call.apply":           {"window out of range", "metadata too large"},
 	"clientConn.onPartial": {"reader too slow", "partial that can't be read", "partial that is an error"},
-	"clientConn.tick":      {"timeout while it waits for a connection", "timeout at a broker that says nothing", "TestClientForeignWorkerSilent"},
+	"Client.expire":        {"timeout while it waits for a connection", "timeout at a broker that says nothing"},
+	"clientConn.tick":      {"TestClientForeignWorkerSilent"},
 	"clientConn.lost":      {"connection cut while queued", "connection cut while running", "broker silent", "broker killed while queued", "broker killed while running", "another broker answers"},
 	"Stream.Close":         {"stream closed while it waits for a connection", "stream closed while queued", "stream closed while running"},
 	"Stream.discard":       {"stream closed after its end"},

@@ -20,9 +20,8 @@ type tableLink struct {
 	leaving  bool     // the broker said that it is leaving
 	broker   string   // its life; empty if it did not tell
 	owed     []string // requests to cancel once the broker has answered
-
-	greeted  int // HELLOs sent …
-	answered int // … and answered, in order with everything else
+	hellos   int      // that were sent
+	answers  int      // that came to them
 
 	told     time.Duration // the broker's interval
 	heard    instant
@@ -37,19 +36,14 @@ const maxOwed = 1000
 
 // opened begins a connection, of which nothing is known yet. HELLO goes first.
 func (t *pendingTable) opened(l *tableLink) {
-	*l = tableLink{index: l.index, nextBeat: never, alarm: never, clock: l.clock, greeted: 1}
+	*l = tableLink{index: l.index, nextBeat: never, alarm: never, clock: l.clock}
 	t.choose()
 }
 
 // appendHello greets a broker.
-func (t *pendingTable) appendHello(out *batch.Out) {
+func (t *pendingTable) appendHello(l *tableLink, out *batch.Out) {
+	l.hellos++
 	appendHello(out, headerClient, &caps{V: 1, ID: t.life, HB: t.beat.Milliseconds(), Credit: t.window, Pack: 1})
-}
-
-// greet is appendHello for another greeting on the same connection.
-func (t *pendingTable) greet(l *tableLink, out *batch.Out) {
-	l.greeted++
-	t.appendHello(out)
 }
 
 // connected: HELLO was taken, so requests may follow.
@@ -92,8 +86,8 @@ func (t *pendingTable) onHello(now instant, l *tableLink, c *caps, out *batch.Ou
 	if l.broker != "" && l.broker != c.ID {
 		return false, false
 	}
+	l.answers++
 	first = !l.extended
-	l.answered++
 	l.broker, l.extended, l.packs = c.ID, true, c.Pack > 0
 	l.armed, l.told = true, c.interval()
 	// It speaks to an idle client only when asked, so it is asked at least that often.
@@ -125,7 +119,9 @@ func (t *pendingTable) onReply(now instant, l *tableLink, m *message) (p *pendin
 	}
 	if fromBroker(m.body) {
 		end, parsed = parseReply(p.service, m.body), true
-		if end.status == statusLost && p.attempt > 1 && l.answered <= p.greeted { // the answer to a beat for the attempt before
+		// Beats go out behind a HELLO, and are answered behind the answer to that. So
+		// LOST may still be about a beat for an attempt before this one.
+		if end.status == statusLost && l.extended && l.answers <= p.hellos {
 			return nil, reply{}, false, true
 		}
 		if e, ok := end.err.(*callError); ok && t.retry(now, p, end.status, e.outcome) {

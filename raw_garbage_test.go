@@ -56,13 +56,13 @@ func TestRawGarbage(t *testing.T) {
 		addWorker(t, b, "echo", &omdp.WorkerConfig{Concurrency: 4}, echo)
 		c := addClient(t, b, nil)
 		for kind, messages := range garbage() {
-			p := dialRaw(t, b.Endpoint())
+			p := dialRawRoom(t, b.Endpoint(), 1000)
 			for _, m := range messages {
 				p.send(m...)
 			}
 			served(t, c, "echo")
 			for _, m := range messages { // each on a connection of its own as well
-				p := dialRaw(t, b.Endpoint())
+				p := dialRawRoom(t, b.Endpoint(), 1000)
 				p.send(m...)
 				p.send(m...)
 				p.send("C", "4", "end")

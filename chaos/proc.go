@@ -41,6 +41,7 @@ var self = os.Executable
 // it, where we ask for that (see childAttributes).
 type spawner struct {
 	do   chan func()
+	env  []string // that children get besides
 	once sync.Once
 }
 
@@ -69,7 +70,7 @@ func (s *spawner) start(name string, orders any) (*child, error) {
 		return nil, err
 	}
 	c := &child{name: name, cmd: exec.Command(bin), lines: make(chan string, 64), exited: make(chan struct{})}
-	c.cmd.Env = append(os.Environ(), ordersEnv+"="+string(text))
+	c.cmd.Env = append(append(os.Environ(), s.env...), ordersEnv+"="+string(text))
 	c.cmd.SysProcAttr = childAttributes()
 	c.cmd.Stderr = &c.errors
 	if c.stdin, err = c.cmd.StdinPipe(); err != nil {

@@ -162,6 +162,7 @@ func (v *verdict) note(ok bool, format string, args ...any) {
 func soak(ctx context.Context, length time.Duration) error {
 	s := newSpawner()
 	defer s.close()
+	s.env = thrifty
 	v := &verdict{}
 	began := time.Now()
 	steadyText, err := steady(ctx, s, v, length)
@@ -183,6 +184,11 @@ func soak(ctx context.Context, length time.Duration) error {
 	return nil
 }
 
+// thrifty has glibc, which libzmq's memory is from, give back what is free.
+// Without that it keeps most of what a burst took: 2 to 4 MiB of a broker's
+// after a slow moment of the machine, seen while Go's heap did not grow at all.
+var thrifty = []string{"MALLOC_ARENA_MAX=1", "MALLOC_TRIM_THRESHOLD_=4096", "MALLOC_TOP_PAD_=0"}
+
 // calibration is how long the capacity is measured for.
 const calibration = 5 * time.Second
 
@@ -194,7 +200,8 @@ func steady(ctx context.Context, s *spawner, v *verdict, length time.Duration) (
 		return "", err
 	}
 	defer f.close()
-	if _, err := f.start(ctx, orders{Role: roleWorker, Soak: soakBulk}); err != nil {
+	bulk, err := f.start(ctx, orders{Role: roleWorker, Soak: soakBulk})
+	if err != nil {
 		return "", err
 	}
 	if _, _, err := f.crowd(ctx, places, time.Second); err != nil { // warm
@@ -207,7 +214,7 @@ func steady(ctx context.Context, s *spawner, v *verdict, length time.Duration) (
 	if err != nil {
 		return "", err
 	}
-	stuck, err := stuckClient(ctx, f, v)
+	stuck, err := stuckClient(ctx, f, bulk, v)
 	return text + "; " + stuck, err
 }
 
@@ -283,6 +290,14 @@ func (c *company) rest() error {
 	return c.err
 }
 
+// end has them all gone.
+func (c *company) end() {
+	for _, k := range []*child{c.slow, c.stuck, c.flow, c.vanishing} {
+		k.kill()
+		c.f.all = slices.DeleteFunc(c.f.all, func(o *child) bool { return o == k })
+	}
+}
+
 // steadyGood tells whether the load was held: nearly all calls were good, and
 // the others ran out of time. (More of them than that: the machine has not the
 // time for such a load, and what was measured says nothing.)
@@ -329,6 +344,7 @@ func steadyLoad(ctx context.Context, f *family, v *verdict, length time.Duration
 			return "", err
 		}
 	}
+	c.end()
 	bad := compare(v, use[0], use[1])
 	v.note(steadyGood(all), "%d calls, %d ok, %d refused, others %v; p99 %v after the first %v, %v at the end; %d stops, %d kills",
 		all.Begun, all.OK, all.Refused, all.Others, fine(p99[0]), first, fine(p99[1]), c.stopped, c.vanished)

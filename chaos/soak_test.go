@@ -167,3 +167,24 @@ func TestSteadyIsJudged(t *testing.T) {
 		}
 	}
 }
+
+// A client that is stuck is held against the phases around it, and one bad
+// round among several does not count.
+func TestAddedIsAgainstTheNeighbours(t *testing.T) {
+	const ms = time.Millisecond
+	var a added
+	for _, base := range []time.Duration{10 * ms, 100 * ms, 50 * ms} { // the machine's own way
+		a.take([5]time.Duration{base, base + 7*ms, base + 2*ms, base + 4*ms, base + 4*ms})
+	}
+	a.take([5]time.Duration{0, 900 * ms, 0, 900 * ms, 0})
+	a.take([5]time.Duration{900 * ms, 0, 900 * ms, 0, 900 * ms})
+	if got := median(a.unread, same); got != 6*ms {
+		t.Errorf("not read: got %v, want 6ms", got)
+	}
+	if got := median(a.stopped, same); got != 1*ms {
+		t.Errorf("stopped: got %v, want 1ms", got)
+	}
+	if got := a.most(); got != 6*ms {
+		t.Errorf("the most of both: got %v, want 6ms", got)
+	}
+}

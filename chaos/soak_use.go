@@ -79,11 +79,10 @@ func grown(a, b, few int64) bool {
 	return d > few && 10*d > a
 }
 
-// What comes and goes in any case. libzmq's memory is the C library's to give
-// back, which keeps some after each burst: what a slow moment of the machine
-// makes of a steady load. A leak is more than that after some minutes.
+// What comes and goes in any case: between what is in use some that is free
+// can't be given back. A leak is more than that after some minutes.
 const (
-	fewBytes       = 3 << 20
+	fewBytes       = 2 << 20
 	fewHeapBytes   = 1 << 20
 	fewGoroutines  = 8
 	fewDescriptors = 2

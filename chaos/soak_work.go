@@ -93,6 +93,8 @@ func (r *soakWorker) hear(word string, _ []string) any {
 	switch word {
 	case "self":
 		return measureSelf()
+	case "sent":
+		return r.w.Stats().Bytes
 	case "runs":
 		return r.runs.Load()
 	}
