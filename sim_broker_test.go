@@ -278,7 +278,7 @@ func (b *simBroker) flush() {
 		b.open()
 		d.settleSent(b.now(), 0)
 		b.done(nil)
-		b.book.unsure = false
+		w.book.settled(b)
 	}
 }
 

@@ -146,6 +146,19 @@ func (k *simBook) leastUsed(b *simBroker, l *simLink, c *simCall) {
 	}
 }
 
+// settled: after peers got room, or lost it, one after another in one step, the
+// order of the free workers is not known any more.
+func (k *simBook) settled(b *simBroker) {
+	if !b.book.unsure {
+		return
+	}
+	b.book.unsure = false
+	seq := k.next()
+	for _, l := range b.book.links {
+		l.book.anySeq = seq
+	}
+}
+
 // fifo: I12: in order for each client and service; I14a: what could not be
 // sent goes before all others.
 func (k *simBook) fifo(b *simBroker, i int32) {
@@ -388,7 +401,7 @@ func (k *simBook) status(b *simBroker, l *simLink, c *simCall, i int32, status s
 			return
 		}
 	case statusOverloaded, statusDuplicate, statusNoWorker, statusMalformed, statusDraining:
-		if c.owed[b.num] > 0 {
+		if c.owed[b.num] > 0 && c.owedOn[b.num] == l {
 			c.owed[b.num]--
 			return
 		}
