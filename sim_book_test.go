@@ -47,9 +47,10 @@ type simCall struct {
 	tok     int32 // whose partials the user was given; -1: none
 	parts   int
 
-	inst [2]int32 // the latest at each broker, of life
-	life [2]int
-	owed [2]int // answers to what was refused
+	inst   [2]int32 // the latest at each broker, of life
+	life   [2]int
+	owed   [2]int // answers to what was refused …
+	owedOn [2]*simLink
 }
 
 // simInst is one acceptance of a REQUEST.
@@ -371,6 +372,9 @@ func (k *simBook) request(b *simBroker, l *simLink, m *message) {
 	default:
 		if was1 != nil && was1.link != l && asked > was1.asked && was1.partial { // its former socket's is over all the same
 			k.close(old)
+		}
+		if c.owedOn[b.num] != l {
+			c.owed[b.num], c.owedOn[b.num] = 0, l
 		}
 		c.owed[b.num]++
 		if st.Dropped != was.Dropped {

@@ -266,6 +266,16 @@ func (w *simWorld) allEnded() bool {
 	return true
 }
 
+// allFree tells whether no worker has anything left to do.
+func (w *simWorld) allFree() bool {
+	for i := range w.workers[:w.conf.workers] {
+		if len(w.workers[i].jobs) > 0 {
+			return false
+		}
+	}
+	return true
+}
+
 func (w *simWorld) ended() {
 	k := &w.book
 	for _, i := range k.open {
@@ -283,6 +293,9 @@ func (w *simWorld) ended() {
 
 // news: L1: every client asks once more, and gets exactly one final.
 func (w *simWorld) news() {
+	for n := 0; n < 20 && !w.allFree(); n++ { // of what ended at its client
+		w.run(w.conf.hb, true)
+	}
 	first := len(w.book.calls)
 	for i := range w.plains[:w.conf.plains] {
 		w.plains[i].call(0, 60*time.Second, 0)

@@ -21,6 +21,7 @@ var (
 	simCount = flag.Uint64("sim.count", 0, "play so many random histories")
 	simBase  = flag.Uint64("sim.base", 0, "the first seed; 0: from the clock")
 	simShort = flag.Bool("sim.shrink", true, "make the first history that fails as short as it gets")
+	simTail  = flag.Int("sim.tail", 400, "lines of the trace that are shown")
 	simProf  = flag.Int("sim.threads", 0, "worlds at a time; 0: one for each processor")
 )
 

@@ -328,14 +328,14 @@ func statusOf(body [][]byte) (status []byte, executed byte) {
 		return nil, 0
 	}
 	b := body[0][len(head):]
-	i := bytes.IndexByte(b, '"')
-	if i < 0 {
+	before, after, ok := bytes.Cut(b, []byte{'"'})
+	if !ok {
 		return nil, 0
 	}
-	if rest := b[i+1:]; len(rest) > 13 {
+	if rest := after; len(rest) > 13 {
 		executed = rest[len(`,"executed":`)]
 	}
-	return b[:i], executed
+	return before, executed
 }
 
 // toClient: I1 to I4, of what a client is sent.
@@ -401,7 +401,7 @@ func (k *simBook) status(b *simBroker, l *simLink, c *simCall, i int32, status s
 			return
 		}
 	case statusOverloaded, statusDuplicate, statusNoWorker, statusMalformed, statusDraining:
-		if c.owed[b.num] > 0 {
+		if c.owed[b.num] > 0 && c.owedOn[b.num] == l {
 			c.owed[b.num]--
 			return
 		}
