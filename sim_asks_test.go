@@ -32,7 +32,7 @@ func (w *simWorld) answered(l *simLink) bool { return l.book.toldCaps }
 
 // requested: C5: an attempt keeps the id and carries the time that is left;
 // nothing is sent again that may not be.
-func (k *simBook) request1(cl *simClient, l *simLink, m *message) {
+func (k *simBook) requested(cl *simClient, l *simLink, m *message) {
 	w := k.w
 	i := k.callOf(m.data)
 	if i < 0 || k.calls[i].client != cl.num {
