@@ -1,7 +1,7 @@
 # omdp: `make` prints what there is. Every target that builds runs
 # tools/setup.sh first, which installs nothing when all is there.
 
-.PHONY: help setup echo test lint vuln bench bench-quick bench-build fuzz asan valgrind memory cover chaos soak model mutants
+.PHONY: help sim setup echo test lint vuln bench bench-quick bench-build fuzz asan valgrind memory cover chaos soak model mutants
 
 help: ## print this
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -51,6 +51,9 @@ asan: setup ## the tests of what crosses into C, and of all built on it, under A
 
 valgrind: setup ## the C function under valgrind, driven by a program in C
 	@sh tools/valgrind.sh
+
+sim: setup ## random histories of whole systems for SIMTIME=60s, or SIMCOUNT of them; SEED=… plays one again
+	@SEED='$(SEED)' SIMCOUNT='$(SIMCOUNT)' SIMTIME='$(SIMTIME)' sh tools/sim.sh
 
 model: ## check the model of one request with spin, every mechanism missed when taken away (minutes)
 	@sh tools/model.sh

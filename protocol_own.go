@@ -70,7 +70,7 @@ func parseOwnOptions(b []byte) (o options, ok bool) {
 	if len(b) > len(failFast) && b[0] == sep && string(b[1:1+len(failFast)]) == failFast {
 		o.failFast, b, sep = true, b[1+len(failFast):], ','
 	}
-	if len(b) == 0 || b[0] != sep && b[0] != '}' {
+	if len(b) == 0 || b[0] != sep && (b[0] != '}' || sep == '{') { // a } alone ends nothing
 		return options{}, false
 	}
 	var n int64

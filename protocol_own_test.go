@@ -47,7 +47,7 @@ func TestOwnForms(t *testing.T) {
 func FuzzOwnForms(f *testing.F) {
 	for _, s := range []string{
 		`{"v":1,"id":"life","hb":2500}`, `{"v":1,"id":"life","hb":2500,"concurrency":3,"credit":5,"pack":1}`, `{"timeout":-1}`, `{"timeout":01}`,
-		`{"timeout":1,"failFast":true,"credit":7,"attempt":2}`, `{"failFast":true}`, `{"credit":7}`, `{"attempt":2}`, `{"attempt":1}`, `{}`, `{"credit":7,"credit":8}`,
+		`{"timeout":1,"failFast":true,"credit":7,"attempt":2}`, `{"failFast":true}`, `{"credit":7}`, `{"attempt":2}`, `{"attempt":1}`, `{}`, `{"credit":7,"credit":8}`, "}", "{", ",",
 	} {
 		f.Add([]byte(s))
 	}

@@ -65,8 +65,7 @@ type simInst struct {
 	tok         int32   // the current one; -1: queued
 	undone      bool    // a dispatch of it could not be sent
 	partial     bool    // one was forwarded
-	canceled    bool
-	over        bool // had its terminal, or is owed none
+	over        bool    // had its terminal, or is owed none
 	acceptedSeq int64
 	acceptedAt  instant // by the broker's clock
 	adv         bool    // its client had told its life then
@@ -111,8 +110,7 @@ type linkBook struct {
 	lastSeq  int64 // the last dispatch to it
 	anySeq   int64 // the last change of its places
 	drained  bool
-	rude     bool // a hostile peer: what it may do is not checked
-	reqAt    instant
+	rude     bool    // a hostile peer: what it may do is not checked
 	beatAt   instant // by its own clock: its last beat
 }
 

@@ -361,7 +361,6 @@ func (k *simBook) toClient(b *simBroker, l *simLink, m *message) {
 	tok, kind, n := k.bodyOf(m.body)
 	if in.tok >= 0 && k.toks[in.tok].link.book.rude {
 		c.harmed = true
-		tok = int(in.tok)
 		if m.op == opReply {
 			in.terminal = true
 			k.close(i)
