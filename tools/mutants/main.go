@@ -39,8 +39,8 @@ type check struct {
 
 // checks are run in this order until one finds something.
 var checks = []check{
-	{"simulator", "TestSim|TestSimDeterministic", []string{"-sim.count=8000", "-sim.base=1"}},
-	{"properties", "TestPendingProperties|TestAgainProperty|TestFinishedAgainstModel|TestWorkerSessionProperty|TestPlaces|TestCreditProperty|TestCreditNeverDeadlocks",
+	{"simulator", "TestSim|TestSimDeterministic", []string{"-sim.count=3000", "-sim.base=1"}},
+	{"properties", "TestPendingProperties|TestAgainProperty|TestLateTurnsProperty|TestFinishedAgainstModel|TestWorkerSessionProperty|TestPlaces|TestCreditProperty|TestCreditNeverDeadlocks",
 		[]string{"-rapid.checks=100000", "-rapid.steps=60", "-rapid.nofailfile", "-rapid.shrinktime=1ms"}},
 	{"core's properties", "TestCoreHistories|TestCoreDeterministic",
 		[]string{"-rapid.checks=1500", "-rapid.nofailfile", "-rapid.shrinktime=1ms"}},
@@ -245,6 +245,8 @@ func (c *check) run(bin string, n int, v *verdict) {
 	took := cmd.ProcessState.UserTime() + cmd.ProcessState.SystemTime()
 	v.took = max(v.took, took)
 	switch {
+	case cmd.ProcessState.ExitCode() < 0 && took < within: // by a signal that is not ours
+		v.err = fmt.Errorf("KILLED: %v", err)
 	case took > within:
 		v.err = fmt.Errorf("%s TOOK %.0f s", strings.ToUpper(c.name), took.Seconds())
 	case err != nil:
