@@ -1,7 +1,7 @@
 # omdp: `make` prints what there is. Every target that builds runs
 # tools/setup.sh first, which installs nothing when all is there.
 
-.PHONY: help setup echo test lint vuln bench bench-quick bench-build fuzz asan valgrind memory cover chaos soak model
+.PHONY: help setup echo test lint vuln bench bench-quick bench-build fuzz asan valgrind memory cover chaos soak model mutants
 
 help: ## print this
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -40,7 +40,7 @@ chaos: setup ## kill, stop and cut real processes for CHAOS=60s, then check the 
 	go run ./chaos -time $(CHAOS) -seed $(CHAOS_SEED)
 
 SOAK ?= 10m
-soak: setup ## steady load for SOAK=10m, a stuck client, overload: memory and delays (three minutes more in all)
+soak: setup ## steady load for SOAK=10m, a stuck client, overload: memory and delays (three to ten minutes more in all)
 	go run ./chaos -soak $(SOAK)
 
 memory: setup ## a broker with 1,000 clients that never read and 100,000 queued requests stays under its bound (docs/limits.md)
@@ -58,3 +58,7 @@ model: ## check the model of one request with spin, every mechanism missed when 
 cover: setup ## coverage of the tests, to cover.out
 	go test -coverpkg=./... -coverprofile=cover.out ./...
 	@go tool cover -func=cover.out | tail -n 1
+
+MUTANTS ?= .
+mutants: setup ## plant faults in the library, each to be found in 10 s; MUTANTS=core-token for some
+	@cd tools && go run ./mutants -root .. -run '$(MUTANTS)'

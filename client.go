@@ -114,7 +114,9 @@ type Client struct {
 	calls    sync.Pool // of *call for Call, each with its channel
 
 	stop context.CancelFunc // ends the sessions
-	done chan struct{}      // closed when the sessions have ended
+	done chan struct{}      // closed when they and mind have ended
+
+	sooner chan struct{} // capacity 1: a timer is due before mind looks
 
 	mu      sync.Mutex
 	state   State
@@ -130,7 +132,7 @@ type Client struct {
 // NewClient makes a client of the broker at the given endpoint:
 // tcp://host:port, ipc://path or inproc://name. It does no I/O; see Start.
 func NewClient(endpoint string, config *ClientConfig) (*Client, error) {
-	c := &Client{endpoint: endpoint, life: newLifeID(), epoch: time.Now(), changed: make(chan struct{}), done: make(chan struct{})}
+	c := &Client{endpoint: endpoint, life: newLifeID(), epoch: time.Now(), changed: make(chan struct{}), done: make(chan struct{}), sooner: make(chan struct{}, 1)}
 	if config != nil {
 		c.config = *config
 	}
@@ -238,6 +240,7 @@ func (c *Client) Start() error {
 	for _, cn := range c.conns {
 		sessions.Go(func() { cn.session.run(ctx) })
 	}
+	sessions.Go(func() { c.mind(ctx) })
 	go func() {
 		sessions.Wait()
 		close(c.done)

@@ -196,13 +196,12 @@ func (c *Client) enter(r *call, timeout time.Duration) error {
 		l.Flush()
 	}
 	if sooner {
-		c.conns[0].session.wake()
+		c.hurry()
 	}
 	return nil
 }
 
-// rearm reports whether the first connection, which minds the timers of
-// requests, is to be woken for them. mu is held.
+// rearm reports whether hurry is to be called. mu is held.
 func (c *Client) rearm() bool {
 	sooner := c.table.timing.sooner
 	c.table.timing.sooner = false

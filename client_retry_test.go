@@ -172,6 +172,38 @@ func TestIdempotentBrokerLost(t *testing.T) {
 	})
 }
 
+// LOST may be the answer to a beat for an attempt before: what came before the
+// answer to a HELLO that went out after this attempt is.
+func TestLostOfAnOlderAttempt(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		c, n := newFakeClient(t, nil)
+		defer c.Close()
+		l := n.next(t)
+		l.welcome(t)
+		done := goCall(t.Context(), c, "echo", "x", Idempotent())
+		rid := l.request(t, "C|2|echo|")
+		l.awaitPrefix(t, "C|4|"+rid) // behind a HELLO, both are held up on their way
+		l.say("C", "3", rid, `{"status":"W_ERROR"}`)
+		l.request(t, "C|2|echo|"+rid)
+		hello := func() { l.say("C", "8", `{"v":1,"id":"`+brokerLife+`","hb":2500}`) }
+		hello()
+		l.say("C", "3", rid, `{"status":"LOST"}`)
+		l.awaitPrefix(t, "C|8|")
+		l.say("C", "3", rid, `{"status":"LOST"}`)
+		synctest.Wait()
+		if s := c.Stats(); s.Retries != 1 || s.Late != 2 {
+			t.Fatalf("%d attempts besides the first, %d late; want 1, 2", s.Retries, s.Late)
+		}
+		hello()
+		l.say("C", "3", rid, `{"status":"LOST"}`) // about this attempt
+		l.request(t, "C|2|echo|"+rid)
+		l.say("C", "3", rid, `{"status":200,"msg":"done"}`)
+		if r := <-done; r.err != nil || r.m.String() != "done" {
+			t.Errorf("got %q, %v", r.m, r.err)
+		}
+	})
+}
+
 // The result of the former attempt is gone: a fresh id.
 func TestIdempotentDuplicate(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {

@@ -1,8 +1,10 @@
 package omdp
 
 import (
+	"context"
 	"errors"
 	"fmt"
+	"time"
 
 	"github.com/zmq-omdp/omdp/internal/batch"
 )
@@ -29,8 +31,8 @@ func (c *clientConn) open(l link) {
 	c.mu.Lock()
 	c.link, c.malformed = l, false
 	c.table.opened(c.known)
+	c.table.appendHello(c.known, l.Begin())
 	c.mu.Unlock()
-	c.table.appendHello(l.Begin()) // of what never changes
 	l.Flush()
 	l.Wake() // for the first tick
 }
@@ -148,7 +150,7 @@ func (c *Client) resume(now instant) {
 		flush.Flush()
 	}
 	if sooner {
-		c.conns[0].session.wake()
+		c.hurry()
 	}
 }
 
@@ -243,32 +245,71 @@ func (c *clientConn) onDrain(now instant) {
 // before heartbeats are not added to them any more.
 const maxJam = 1 << 20
 
-// tick does what the timers ask for. The first connection also minds those of
-// requests.
+// mind runs the timers of requests, on a goroutine of its own: sessions may be
+// held up by a connection that they close or open.
+func (c *Client) mind(ctx context.Context) {
+	var w clientTurn
+	timer := time.NewTimer(0)
+	defer timer.Stop()
+	for {
+		select {
+		case <-timer.C:
+		case <-c.sooner:
+		case <-ctx.Done():
+			return
+		}
+		if at := c.expire(&w); at != never {
+			timer.Reset(max(at-c.now(), 0))
+		}
+	}
+}
+
+// expire ends the requests whose time is over, sends those again that waited
+// for it, and returns when to look next.
+func (c *Client) expire(w *clientTurn) instant {
+	now := c.now()
+	w.reset()
+	c.mu.Lock()
+	c.table.expire(now, w)
+	alarm := c.table.timing.alarm
+	for _, p := range w.expired {
+		c.removed(p)
+	}
+	if w.again {
+		c.resume(now)
+	} else {
+		c.mu.Unlock()
+	}
+	c.sayCancel(w.expired)
+	for _, p := range w.expired {
+		c.finish(p.owner, p.conclude(reply{err: &callError{err: ErrTimeout, service: p.service, outcome: p.outcome()}}), false)
+	}
+	return alarm
+}
+
+// hurry has mind look at the timers again. Safe from any goroutine.
+func (c *Client) hurry() {
+	select {
+	case c.sooner <- struct{}{}:
+	default:
+	}
+}
+
+// tick does what the timers of the connection ask for.
 func (c *clientConn) tick(now instant) instant {
 	c.mu.Lock()
 	w := &c.turn
 	w.reset()
-	first := c.known.index == 0
-	if first {
-		c.table.expire(now, w)
-	}
 	c.table.turn(now, c.known, w)
 	alarm, sooner := c.known.alarm, c.rearm()
-	if first {
-		alarm = min(alarm, c.table.timing.alarm)
-	}
 	l, flush := c.link, false
 	if l != nil && w.hello && l.Queued() <= maxJam {
 		out := l.Begin()
-		c.table.appendHello(out)
+		c.table.appendHello(c.known, out)
 		for _, p := range w.beats {
 			appendClientCommand(out, opHeartbeat, p.rid)
 		}
 		flush = true
-	}
-	for _, p := range w.expired {
-		c.removed(p)
 	}
 	for _, p := range w.silent {
 		c.removed(p)
@@ -278,16 +319,8 @@ func (c *clientConn) tick(now instant) instant {
 	if flush {
 		l.Flush()
 	}
-	if sooner && !first {
-		c.conns[0].session.wake()
-	}
-	if w.again {
-		c.mu.Lock()
-		c.resume(now)
-	}
-	c.sayCancel(w.expired)
-	for _, p := range w.expired {
-		c.finish(p.owner, p.conclude(reply{err: &callError{err: ErrTimeout, service: p.service, outcome: p.outcome()}}), false)
+	if sooner {
+		c.hurry()
 	}
 	for _, p := range w.silent {
 		c.finish(p.owner, p.conclude(reply{err: &callError{err: ErrWorkerLost, service: p.service, outcome: MayHaveExecuted, detail: "silent"}}), false)
@@ -304,7 +337,7 @@ func (c *clientConn) tick(now instant) instant {
 // lost ends what was on the link that is gone, or lets it be sent again.
 func (c *clientConn) lost(l link, reason error) {
 	c.mu.Lock()
-	if c.known.heardOf {
+	if c.known.heardOf && !c.known.leaving { // one that leaves would be asked again and again
 		c.session.backoff.reset()
 	}
 	now := c.now()

@@ -175,6 +175,8 @@ type dispatcher struct {
 	nextPeer    uint32
 	nextService uint32
 
+	ghosts       [256]ghost // of late, in a ring
+	ghostAt      int
 	freeRequests []*request
 	freeQueues   []*clientQueue
 	x            extra // scratch
@@ -271,6 +273,11 @@ func (d *dispatcher) addPeer(l int, id []byte) *peer {
 	d.nextPeer++
 	p := &peer{id: string(id), listener: l, num: d.nextPeer, seen: d.now}
 	p.key = d.requests.keyOf(p.id, l)
+	for _, g := range d.ghosts {
+		if g.listener == l && g.id == p.id {
+			p.key, p.life = g.key, g.life
+		}
+	}
 	p.timer.peer = p
 	p.ready.owner = p
 	p.backlog.node.owner = &p.backlog
@@ -294,7 +301,19 @@ func (d *dispatcher) removePeer(p *peer) {
 		d.workers--
 	} else {
 		d.clients--
+		if p.life != "" {
+			d.ghosts[d.ghostAt] = ghost{p.listener, p.id, p.life, p.key}
+			d.ghostAt = (d.ghostAt + 1) % len(d.ghosts)
+		}
 	}
+}
+
+// ghost is a client that was forgotten while it may have more on its way, such
+// as what it sent before its connection was cut: that is its life's still.
+type ghost struct {
+	listener int
+	id, life string
+	key      uint64
 }
 
 // Time.

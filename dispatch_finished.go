@@ -39,9 +39,14 @@ func (f *finished) add(e ended) {
 		}
 	}
 	at := (f.first + f.n) % len(f.ring)
+	slot := &f.slots[f.probe(e.key)]
+	if *slot != 0 { // an older end of the same request, by another attempt
+		old := &f.ring[*slot-1]
+		e.ran, e.reported = e.ran || old.ran, e.reported || old.reported
+	}
 	f.ring[at] = e
 	f.n++
-	f.slots[f.probe(e.key)] = uint32(at) + 1 // in place of an older end of the same request
+	*slot = uint32(at) + 1
 }
 
 // find gives the end of a request, if it is remembered.

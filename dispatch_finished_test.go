@@ -21,13 +21,19 @@ func TestFinishedAgainstModel(t *testing.T) {
 				now += time.Duration(r.IntN(50))
 			case 1:
 				f.expire(now)
-			case 2, 3, 4:
-				e := ended{key: key << 7, at: now, attempt: r.Int32N(5)} // in few runs of the table
-				f.add(e)
-				all = append(all, e)
-				if len(all) > f.limit {
+				for len(all) > 0 && now-all[0].at >= f.window {
 					all = all[1:]
 				}
+			case 2, 3, 4:
+				e := ended{key: key << 7, at: now, attempt: r.Int32N(5), ran: r.IntN(2) == 0} // in few runs of the table
+				f.add(e)
+				if len(all) == f.limit {
+					all = all[1:]
+				}
+				for _, old := range all {
+					e.ran = e.ran || old.key == e.key && old.ran
+				}
+				all = append(all, e)
 			}
 			want, known := ended{}, false
 			for _, e := range all {

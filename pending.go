@@ -44,7 +44,7 @@ type pending struct {
 	sent      instant
 	heard     instant // the last word on it
 	confirmed bool    // a worker was said to have it
-	asked     bool    // the broker was sent a beat for it
+	hellos    int     // how many HELLOs went out before it on its link
 
 	due        instant // when its timer fires, see dueAt
 	at         int     // where its timer is: a place in the heap, or one of the below
@@ -136,7 +136,7 @@ func (t *pendingTable) add(p *pending) {
 // put sends p on l, as the message seq of that connection, with the time that
 // is left to it.
 func (t *pendingTable) put(p *pending, l *tableLink, now instant, seq uint64, out *batch.Out) {
-	p.link, p.seq, p.sent, p.heard, p.confirmed, p.asked = l, seq, now, now, false, false
+	p.link, p.seq, p.sent, p.heard, p.confirmed, p.hellos = l, seq, now, now, false, l.hellos
 	l.onLink++
 	t.onLinks++
 	t.unsent -= len(p.data)

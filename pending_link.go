@@ -20,6 +20,8 @@ type tableLink struct {
 	leaving  bool     // the broker said that it is leaving
 	broker   string   // its life; empty if it did not tell
 	owed     []string // requests to cancel once the broker has answered
+	hellos   int      // that were sent
+	answers  int      // that came to them
 
 	told     time.Duration // the broker's interval
 	heard    instant
@@ -39,7 +41,8 @@ func (t *pendingTable) opened(l *tableLink) {
 }
 
 // appendHello greets a broker.
-func (t *pendingTable) appendHello(out *batch.Out) {
+func (t *pendingTable) appendHello(l *tableLink, out *batch.Out) {
+	l.hellos++
 	appendHello(out, headerClient, &caps{V: 1, ID: t.life, HB: t.beat.Milliseconds(), Credit: t.window, Pack: 1})
 }
 
@@ -83,6 +86,7 @@ func (t *pendingTable) onHello(now instant, l *tableLink, c *caps, out *batch.Ou
 	if l.broker != "" && l.broker != c.ID {
 		return false, false
 	}
+	l.answers++
 	first = !l.extended
 	l.broker, l.extended, l.packs = c.ID, true, c.Pack > 0
 	l.armed, l.told = true, c.interval()
@@ -115,7 +119,9 @@ func (t *pendingTable) onReply(now instant, l *tableLink, m *message) (p *pendin
 	}
 	if fromBroker(m.body) {
 		end, parsed = parseReply(p.service, m.body), true
-		if end.status == statusLost && p.attempt > 1 && !p.asked { // the answer to a beat for the attempt before
+		// Beats go out behind a HELLO, and are answered behind the answer to that. So
+		// LOST may still be about a beat for an attempt before this one.
+		if end.status == statusLost && l.extended && l.answers <= p.hellos {
 			return nil, reply{}, false, true
 		}
 		if e, ok := end.err.(*callError); ok && t.retry(now, p, end.status, e.outcome) {
@@ -201,7 +207,6 @@ func (t *pendingTable) beats(now instant, l *tableLink, w *clientTurn) {
 			t.remove(p)
 			w.silent = append(w.silent, p)
 		case now-p.sent >= t.beat:
-			p.asked = true
 			w.beats = append(w.beats, p)
 		}
 		p = next

@@ -19,7 +19,7 @@ func (k *simBook) asks(c *simClient, l *simLink, o *batch.Out) {
 			k.w.fail("%s says what nobody can read: %q", c.name, f)
 		}
 		if m.op == opRequest {
-			k.request1(c, l, m)
+			k.requested(c, l, m)
 		}
 		if (m.op > opHello || len(f) == 1) && !k.w.answered(l) {
 			k.w.fail("%s uses an extension before the broker told that it knows them", c.name)
@@ -30,9 +30,9 @@ func (k *simBook) asks(c *simClient, l *simLink, o *batch.Out) {
 // answered tells whether the broker ever told its capabilities on l.
 func (w *simWorld) answered(l *simLink) bool { return l.book.toldCaps }
 
-// request1: C5: an attempt keeps the id and carries the time that is left;
+// requested: C5: an attempt keeps the id and carries the time that is left;
 // nothing is sent again that may not be.
-func (k *simBook) request1(cl *simClient, l *simLink, m *message) {
+func (k *simBook) requested(cl *simClient, l *simLink, m *message) {
 	w := k.w
 	i := k.callOf(m.data)
 	if i < 0 || k.calls[i].client != cl.num {

@@ -47,9 +47,10 @@ type simCall struct {
 	tok     int32 // whose partials the user was given; -1: none
 	parts   int
 
-	inst [2]int32 // the latest at each broker, of life
-	life [2]int
-	owed [2]int // answers to what was refused
+	inst   [2]int32 // the latest at each broker, of life
+	life   [2]int
+	owed   [2]int // answers to what was refused …
+	owedOn [2]*simLink
 }
 
 // simInst is one acceptance of a REQUEST.
@@ -64,8 +65,7 @@ type simInst struct {
 	tok         int32   // the current one; -1: queued
 	undone      bool    // a dispatch of it could not be sent
 	partial     bool    // one was forwarded
-	canceled    bool
-	over        bool // had its terminal, or is owed none
+	over        bool    // had its terminal, or is owed none
 	acceptedSeq int64
 	acceptedAt  instant // by the broker's clock
 	adv         bool    // its client had told its life then
@@ -110,8 +110,7 @@ type linkBook struct {
 	lastSeq  int64 // the last dispatch to it
 	anySeq   int64 // the last change of its places
 	drained  bool
-	rude     bool // a hostile peer: what it may do is not checked
-	reqAt    instant
+	rude     bool    // a hostile peer: what it may do is not checked
 	beatAt   instant // by its own clock: its last beat
 }
 
@@ -126,7 +125,8 @@ type brokerBook struct {
 	inBatch  [2]bool
 	links    []*simLink // that the core knows
 	skips    [2][simClients][simClients]uint8
-	unsure   bool // in this step peers may get room
+	lastOf   [simClients]*simLink // that was given a dispatch
+	unsure   bool                 // in this step peers may get room
 	draining bool
 	shut     bool
 }
@@ -242,7 +242,7 @@ func (k *simBook) arrived(b *simBroker, l *simLink, ok bool, f [][]byte) {
 		l.book.left = true
 		after := *st // R2: it moves its sender's counter only
 		after.Malformed, after.WorkerLost, after.Dropped, after.Ignored = was.Malformed, was.WorkerLost, was.Dropped, was.Ignored
-		after.Abandoned = was.Abandoned // FailFast, without a worker now
+		after.Abandoned, after.SlowClients = was.Abandoned, was.SlowClients // FailFast, without a worker now; a peer told so that does not read
 		if after != *was {
 			k.w.fail("R2: a malformed message changed more than it may: %+v to %+v", *was, *st)
 		}
@@ -260,6 +260,9 @@ func (k *simBook) arrived(b *simBroker, l *simLink, ok bool, f [][]byte) {
 	case opRequest:
 		k.request(b, l, m)
 	case opHello, opReady:
+		if b.d.peers[0][l.id] == nil { // refused at a limit
+			break
+		}
 		l.book.adv = l.book.adv || m.caps != nil
 		if !l.book.rude {
 			l.book.told = l.peer.host.(interface{ beat() time.Duration }).beat()
@@ -301,7 +304,7 @@ func (k *simBook) request(b *simBroker, l *simLink, m *message) {
 	o, _ := parseOptions(m.options)
 	asked := max(o.attempt, 1)
 	old := k.at(ci, b, l)
-	var was1 *simInst
+	var was1 *simInst // what is live
 	if old >= 0 && !k.insts[old].over {
 		was1 = &k.insts[old]
 	}
@@ -342,7 +345,7 @@ func (k *simBook) request(b *simBroker, l *simLink, m *message) {
 					w.fail("I21: %s is live at b%d and was accepted again", c.rid, b.num)
 				}
 			}
-			if l.book.adv && was1.adv || was1.link == l || !k.coreHas(was1, true) {
+			if l.book.adv && was1.adv || was1.link == l {
 				k.close(old)
 			} else {
 				c.twice = true
@@ -365,6 +368,12 @@ func (k *simBook) request(b *simBroker, l *simLink, m *message) {
 			w.fail("I21: attempt %d of %s at b%d was dropped as a duplicate of nothing", asked, c.rid, b.num)
 		}
 	default:
+		if was1 != nil && was1.link != l && asked > was1.asked && was1.partial { // its former socket's is over all the same
+			k.close(old)
+		}
+		if c.owedOn[b.num] != l {
+			c.owed[b.num], c.owedOn[b.num] = 0, l
+		}
 		c.owed[b.num]++
 		if st.Dropped != was.Dropped {
 			c.owed[b.num]--

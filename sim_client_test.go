@@ -110,7 +110,7 @@ func (c *simClient) dial(i int) {
 	k.redial = never
 	c.out.Pack = false
 	c.table.opened(k.known)
-	c.table.appendHello(&c.out)
+	c.table.appendHello(k.known, &c.out)
 	c.flush(k)
 	k.tickAt = c.now()
 }
@@ -161,7 +161,7 @@ func (c *simClient) lost(l *simLink) {
 	if k == nil {
 		return
 	}
-	if k.known.heardOf {
+	if k.known.heardOf && !k.known.leaving {
 		k.backoff.reset()
 	}
 	k.link = nil
@@ -325,7 +325,7 @@ func (c *simClient) tick(k *simTableConn) {
 	c.table.turn(now, k.known, w)
 	k.tickAt = min(k.tickAt, k.known.alarm)
 	if k.link != nil && w.hello {
-		c.table.appendHello(&c.out)
+		c.table.appendHello(k.known, &c.out)
 		for _, p := range w.beats {
 			appendClientCommand(&c.out, opHeartbeat, p.rid)
 		}

@@ -27,15 +27,22 @@ func (k *simBook) known(b *simBroker, l *simLink) {
 		}
 		b.book.links = b.book.links[:n]
 	}
-	if l == nil {
-		return
+	if l != nil {
+		k.meet(b, l)
 	}
-	p := d.peers[0][l.id]
+}
+
+// meet notes what the core knows of who was just heard.
+func (k *simBook) meet(b *simBroker, l *simLink) {
+	p := b.d.peers[0][l.id]
 	if p == nil {
 		return
 	}
 	if l.book.num == 0 {
 		k.learn(b, l, p)
+	}
+	if p.num != l.book.num { // it was forgotten in this step, and is new
+		return
 	}
 	if worker := p.role == roleWorker; worker != l.book.worker {
 		l.book.worker, l.book.anySeq, l.book.lastSeq, l.book.held = worker, k.next(), 0, 0

@@ -147,6 +147,9 @@ func (w *simWorld) dial(p *simProc, b *simBroker, worker bool) *simLink {
 		peerOpen: true, room: w.conf.room, roomUp: 1 << 20,
 		latency: w.conf.latency * instant(1+w.nlinks%3),
 	}
+	if w.healing {
+		l.room = max(l.room, 64)
+	}
 	l.connectAt = w.now + 2*l.latency
 	w.nlinks++
 	w.live = append(w.live, l)
@@ -295,6 +298,16 @@ func (w *simWorld) canUp(l *simLink) bool {
 
 func (w *simWorld) canDown(l *simLink) bool {
 	return !l.holdDown && l.peerOpen && l.peer.running() && l.down.due() <= w.now
+}
+
+// allRead tells whether b has received all that has arrived.
+func (w *simWorld) allRead(b *simBroker) bool {
+	for _, l := range w.live {
+		if l.b == b && !l.holdUp && l.up.due() <= w.now {
+			return false
+		}
+	}
+	return true
 }
 
 // netDue is when the network has something to do next, by itself.

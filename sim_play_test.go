@@ -216,11 +216,11 @@ func (w *simWorld) heal() {
 	hb := w.conf.hb
 	life := hb * time.Duration(w.conf.liveness)
 	// L3: workers are there again within hb·liveness and the largest backoff.
-	w.run(life+2*hb+100*time.Millisecond, true)
-	for i := range w.workers[:w.conf.workers] {
-		if k := &w.workers[i]; !k.registered() {
-			w.fail("L3: %s is not registered again", k.name)
-		}
+	for end := w.now + life + 2*hb + 100*time.Millisecond; w.now < end && !w.registered(); {
+		w.run(hb/3, true)
+	}
+	if !w.registered() {
+		w.fail("L3: a worker is not registered again")
 	}
 	// L2: all that was asked ends.
 	w.quiesce()
@@ -233,11 +233,11 @@ func (w *simWorld) heal() {
 
 // quiesce waits until every request has ended, within bounds.
 func (w *simWorld) quiesce() {
-	for range 20 {
+	for range 60 {
 		if w.allEnded() {
 			return
 		}
-		w.run(w.conf.hb, true)
+		w.run(w.conf.hb/3, true)
 	}
 	for range 10 {
 		if w.allEnded() {
@@ -245,6 +245,15 @@ func (w *simWorld) quiesce() {
 		}
 		w.run(10*time.Second, true)
 	}
+}
+
+func (w *simWorld) registered() bool {
+	for i := range w.workers[:w.conf.workers] {
+		if !w.workers[i].registered() {
+			return false
+		}
+	}
+	return true
 }
 
 func (w *simWorld) allEnded() bool {
@@ -260,6 +269,16 @@ func (w *simWorld) allEnded() bool {
 	}
 	for i := range w.plains[:w.conf.plains] {
 		if len(w.plains[i].open) > 0 {
+			return false
+		}
+	}
+	return true
+}
+
+// allFree tells whether no worker has anything left to do.
+func (w *simWorld) allFree() bool {
+	for i := range w.workers[:w.conf.workers] {
+		if len(w.workers[i].jobs) > 0 {
 			return false
 		}
 	}
@@ -283,6 +302,9 @@ func (w *simWorld) ended() {
 
 // news: L1: every client asks once more, and gets exactly one final.
 func (w *simWorld) news() {
+	for n := 0; n < 60 && !w.allFree(); n++ { // of what ended at its client
+		w.run(w.conf.hb/3, true)
+	}
 	first := len(w.book.calls)
 	for i := range w.plains[:w.conf.plains] {
 		w.plains[i].call(0, 60*time.Second, 0)
@@ -290,7 +312,9 @@ func (w *simWorld) news() {
 	for i := range w.clients[:w.conf.clients] {
 		w.clients[i].fresh()
 	}
-	w.run(2*w.conf.hb, true)
+	for n := 0; n < 100 && !w.allEnded(); n++ {
+		w.run(w.conf.hb/10, true)
+	}
 	for i := first; i < len(w.book.calls); i++ {
 		c := &w.book.calls[i]
 		if !c.ended || c.outcome != Executed && c.client < len(w.clients) || c.ran != 1 && !c.harmed {

@@ -87,7 +87,7 @@ func simStory(head uint64, choices []choice) string {
 	w := newSimWorld()
 	w.tracing = true
 	text := w.simTry(head, choices)
-	tail := w.trace[max(0, len(w.trace)-400):]
+	tail := w.trace[max(0, len(w.trace)-*simTail):]
 	return fmt.Sprintf("%s\n\nscene: %+v\n%s\n=> %s\n", text, w.conf, strings.Join(tail, "\n"), text)
 }
 

@@ -21,6 +21,7 @@ var (
 	simCount = flag.Uint64("sim.count", 0, "play so many random histories")
 	simBase  = flag.Uint64("sim.base", 0, "the first seed; 0: from the clock")
 	simShort = flag.Bool("sim.shrink", true, "make the first history that fails as short as it gets")
+	simTail  = flag.Int("sim.tail", 400, "lines of the trace that are shown")
 	simProf  = flag.Int("sim.threads", 0, "worlds at a time; 0: one for each processor")
 )
 
@@ -86,7 +87,7 @@ func simMany(t *testing.T, base, count uint64, d time.Duration) {
 				if text := w.simTry(head, c); text != "" {
 					mu.Lock()
 					failed[base+n] = text
-					stop := len(failed) >= 5
+					stop := len(failed) >= 5 || testing.Short()
 					mu.Unlock()
 					w = newSimWorld()
 					if stop {
@@ -104,7 +105,7 @@ func simMany(t *testing.T, base, count uint64, d time.Duration) {
 	for _, seed := range seeds {
 		t.Errorf("seed %d: %s", seed, failed[seed])
 	}
-	if len(seeds) > 0 && *simShort {
+	if len(seeds) > 0 && *simShort && !testing.Short() {
 		head, choices := simHistory(seeds[0], simEvents, nil)
 		t.Errorf("%s\nmake sim SEED=%d plays it again", simReport(seeds[0], head, choices), seeds[0])
 	}

@@ -139,10 +139,23 @@ func (k *simBook) leastUsed(b *simBroker, l *simLink, c *simCall) {
 			continue
 		}
 		if o.book.held < o.peer.host.(*simWorker).conc && o.book.anySeq < l.book.lastSeq {
-			if p := b.d.peers[0][o.id]; p != nil && p.held < p.concurrency && !p.backlog.blocked() && !p.resting {
+			if p := b.d.peers[0][o.id]; p != nil && p.held == o.book.held && !p.backlog.blocked() && !p.resting && !p.unreachable {
 				k.w.fail("I14: %s got %s before %s, which was used longer ago", l.id, c.rid, o.id)
 			}
 		}
+	}
+}
+
+// settled: after peers got room, or lost it, one after another in one step, the
+// order of the free workers is not known any more.
+func (k *simBook) settled(b *simBroker) {
+	if !b.book.unsure {
+		return
+	}
+	b.book.unsure = false
+	seq := k.next()
+	for _, l := range b.book.links {
+		l.book.anySeq = seq
 	}
 }
 
@@ -181,6 +194,12 @@ func (k *simBook) turns(b *simBroker, i int32) {
 		}
 	}
 	skips := &b.book.skips[c.service]
+	if l := k.insts[i].link; b.book.lastOf[c.client] != l { // for the core, on another connection it is another client
+		b.book.lastOf[c.client] = l
+		for o := range skips {
+			skips[o][c.client] = 0
+		}
+	}
 	skips[c.client] = [simClients]uint8{}
 	for o := range waits {
 		if !waits[o] {
@@ -309,14 +328,14 @@ func statusOf(body [][]byte) (status []byte, executed byte) {
 		return nil, 0
 	}
 	b := body[0][len(head):]
-	i := bytes.IndexByte(b, '"')
-	if i < 0 {
+	before, after, ok := bytes.Cut(b, []byte{'"'})
+	if !ok {
 		return nil, 0
 	}
-	if rest := b[i+1:]; len(rest) > 13 {
+	if rest := after; len(rest) > 13 {
 		executed = rest[len(`,"executed":`)]
 	}
-	return b[:i], executed
+	return before, executed
 }
 
 // toClient: I1 to I4, of what a client is sent.
@@ -342,7 +361,6 @@ func (k *simBook) toClient(b *simBroker, l *simLink, m *message) {
 	tok, kind, n := k.bodyOf(m.body)
 	if in.tok >= 0 && k.toks[in.tok].link.book.rude {
 		c.harmed = true
-		tok = int(in.tok)
 		if m.op == opReply {
 			in.terminal = true
 			k.close(i)
@@ -382,7 +400,7 @@ func (k *simBook) status(b *simBroker, l *simLink, c *simCall, i int32, status s
 			return
 		}
 	case statusOverloaded, statusDuplicate, statusNoWorker, statusMalformed, statusDraining:
-		if c.owed[b.num] > 0 {
+		if c.owed[b.num] > 0 && c.owedOn[b.num] == l {
 			c.owed[b.num]--
 			return
 		}

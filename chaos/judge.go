@@ -200,7 +200,7 @@ type tally struct {
 }
 
 // kindsOf gives the ways to end, in the order of the last line.
-var endings = []string{"ok", "failed by the handler", "executed, result lost", "not sent", "not executed", "may have executed"}
+var endings = []string{"ok", "failed by the handler", "executed with the result lost", "not sent", "not executed", "may have executed"}
 
 func (r *recorder) tally() tally {
 	t := tally{kinds: map[string]int{}, errors: map[string]int{}, runs: len(r.runs)}
