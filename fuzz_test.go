@@ -202,7 +202,8 @@ func FuzzParseReply(f *testing.F) {
 }
 
 func FuzzOptions(f *testing.F) {
-	for _, s := range []string{"", "{}", `{"timeout":1000}`, `{"timeout":-1,"failFast":true}`, `{"meta":{"a":"b"}}`, "null", "{", `{"timeout":1e400}`} {
+	for _, s := range []string{"", "{}", `{"timeout":1000}`, `{"timeout":-1,"failFast":true}`, `{"meta":{"a":"b"}}`, "null", "{", `{"timeout":1e400}`,
+		`{"timeout":812,"attempt":2}`, `{"timeout":812,"failFast":true,"credit":65536,"attempt":3}`, `{"attempt":1000000}`, `{"attempt":1}`, `{"attempt":"2"}`, `{"timeout":01}`, `{"timeout":-0}`, `{"timeout":1,"timeout":2}`} {
 		f.Add([]byte(s))
 	}
 	f.Fuzz(func(t *testing.T, b []byte) {
@@ -240,6 +241,8 @@ func FuzzExtra(f *testing.F) {
 func FuzzCaps(f *testing.F) {
 	f.Add([]byte(`{"v":1,"id":"abcdefghijklmnopqrstuv","hb":2500,"concurrency":3,"credit":1000}`))
 	f.Add([]byte(`{"v":1,"id":"a","hb":2500,"x":{}}`))
+	f.Add([]byte(`{"v":1,"id":"abcdefghijklmnopqrstuv","hb":2500,"credit":262144,"pack":1}`))
+	f.Add([]byte(`{"v":01,"id":"a\\","hb":-0,"concurrency":1e3}`))
 	f.Fuzz(func(t *testing.T, b []byte) {
 		c, ok := parseCaps(b)
 		if !ok {

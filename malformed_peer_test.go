@@ -3,8 +3,6 @@ package omdp_test
 import (
 	"slices"
 	"strings"
-
-	"github.com/zmq-omdp/omdp"
 )
 
 // What is malformed for who says it or when: commands of the wrong peer, out
@@ -114,11 +112,9 @@ func wrongPeerCases() (all []brokerCase) {
 
 	// A life's requests are known whatever socket they come from. What is no
 	// attempt adopts none of them.
-	if _, ok := countersOf(omdp.BrokerStats{})["Adopted"]; ok {
-		for _, v := range optionsVariants {
-			if strings.HasPrefix(v.name, "attempt ") {
-				add("REQUEST of the same life/options "+v.name, sameClient, brokerWant{moves: "Duplicates 1"}, []string{"C", "2", "{SERVICE}", "{LIVE}", longData, v.value})
-			}
+	for _, v := range optionsVariants {
+		if strings.HasPrefix(v.name, "attempt ") {
+			add("REQUEST of the same life/options "+v.name, sameClient, brokerWant{moves: "Duplicates 1"}, []string{"C", "2", "{SERVICE}", "{LIVE}", longData, v.value})
 		}
 	}
 

@@ -168,10 +168,10 @@ func variantsOf(p field) []variant {
 // type, and an attempt that is no integer from 2 to 1,000,000.
 var optionsVariants = func() []variant {
 	all := []variant{
-		{"an array", "[]", false}, {"a string", `"x"`, false}, {"a number", "1", false}, {"null", "null", false}, {"undefined", "undefined", false}, {"cut", "{", false}, {"two objects", "{}{}", false}, {"binary", "\xff\x00", false}, {"after a blank", " {}", false},
+		{"an array", "[]", false}, {"a string", `"x"`, false}, {"a number", "1", false}, {"null", "null", false}, {"undefined", "undefined", false}, {"cut", "{", false}, {"its end alone", "}", false}, {"two objects", "{}{}", false}, {"binary", "\xff\x00", false}, {"after a blank", " {}", false},
 		{"nested 20,000 deep", `{"a":` + strings.Repeat("[", 20_000), false}, {"with a trailing comma", `{"timeout":5000,}`, false}, {"with a bare key", "{timeout:5000}", false},
 		{"timeout a word", `{"timeout":"soon"}`, false}, {"timeout a number in quotes", `{"timeout":"5000"}`, false}, {"timeout true", `{"timeout":true}`, false}, {"timeout an array", `{"timeout":[5000]}`, false},
-		{"timeout an object", `{"timeout":{}}`, false}, {"timeout 1e999", `{"timeout":1e999}`, false}, {"timeout NaN", `{"timeout":NaN}`, false}, {"timeout twice, then a word", `{"timeout":5000,"timeout":"x"}`, false}, {"timeout with a plus", `{"timeout":+5}`, false},
+		{"timeout an object", `{"timeout":{}}`, false}, {"timeout 1e999", `{"timeout":1e999}`, false}, {"timeout NaN", `{"timeout":NaN}`, false}, {"timeout twice, then a word", `{"timeout":5000,"timeout":"x"}`, false}, {"timeout with a plus", `{"timeout":+5}`, false}, {"timeout with a zero in front", `{"timeout":05000}`, false}, {"timeout minus zero-one", `{"timeout":-01}`, false},
 		{"timeout null", `{"timeout":null}`, true}, {"timeout -1e300", `{"timeout":-1e300}`, true}, {"timeout 1e300", `{"timeout":1e300}`, true}, {"timeout of 15 digits", `{"timeout":999999999999999}`, true}, {"Timeout of another case", `{"Timeout":"x"}`, true},
 		{"failFast a word", `{"failFast":"yes"}`, true}, {"failFast 1", `{"failFast":1}`, true}, {"credit a word", `{"credit":"x"}`, true}, {"credit negative", `{"credit":-1}`, true}, {"credit an object", `{"credit":{}}`, true},
 		{"meta a number", `{"meta":1}`, true}, {"meta of numbers", `{"meta":{"a":1}}`, true}, {"meta an array", `{"meta":["a"]}`, true}, {"meta null", `{"meta":null}`, true}, {"unknown keys", `{"__proto__":{"timeout":1},"constructor":1}`, true},

@@ -1,6 +1,11 @@
 package omdp
 
-import "time"
+import (
+	"bytes"
+	"time"
+)
+
+var minus = []byte{'-'}
 
 // What our own peers write, read without encoding/json: capabilities come with
 // every greeting, which our clients send in place of each bare heartbeat, and
@@ -54,8 +59,9 @@ func parseOwnCaps(b []byte) (c caps, ok bool) {
 func parseOwnOptions(b []byte) (o options, ok bool) {
 	sep := byte('{')
 	if key := `{"timeout":`; len(b) > len(key) && string(b[:len(key)]) == key {
+		digits := bytes.TrimPrefix(b[len(key):], minus)
 		n, rest, ok := parseInt(b[len(key):])
-		if !ok {
+		if !ok || digits[0] == '0' { // 01 is no JSON, and 0 is never written
 			return options{}, false
 		}
 		o.timeout, b, sep = timeoutOf(n), rest, ','
@@ -64,7 +70,7 @@ func parseOwnOptions(b []byte) (o options, ok bool) {
 	if len(b) > len(failFast) && b[0] == sep && string(b[1:1+len(failFast)]) == failFast {
 		o.failFast, b, sep = true, b[1+len(failFast):], ','
 	}
-	if len(b) == 0 || b[0] != sep && b[0] != '}' {
+	if len(b) == 0 || b[0] != sep && (b[0] != '}' || sep == '{') { // a } alone ends nothing
 		return options{}, false
 	}
 	var n int64

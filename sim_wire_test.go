@@ -328,14 +328,14 @@ func statusOf(body [][]byte) (status []byte, executed byte) {
 		return nil, 0
 	}
 	b := body[0][len(head):]
-	i := bytes.IndexByte(b, '"')
-	if i < 0 {
+	before, after, ok := bytes.Cut(b, []byte{'"'})
+	if !ok {
 		return nil, 0
 	}
-	if rest := b[i+1:]; len(rest) > 13 {
+	if rest := after; len(rest) > 13 {
 		executed = rest[len(`,"executed":`)]
 	}
-	return b[:i], executed
+	return before, executed
 }
 
 // toClient: I1 to I4, of what a client is sent.
