@@ -1,6 +1,7 @@
 package omdp
 
 import (
+	"strconv"
 	"strings"
 	"time"
 )
@@ -62,7 +63,10 @@ type tokenRec struct {
 	sess      *peerLife
 	inst      *instance
 	delivered bool
-	done      bool // its worker finished it, or it never arrived
+	done      bool  // its worker finished it, or it never arrived
+	granted   int64 // credit by its client …
+	credit    int64 // … and as its worker was told
+	canceled  bool
 	progress  instant
 }
 
@@ -203,6 +207,8 @@ func (b *book) received(p *simPeer, ok bool, f []string, before *counters) {
 				i.gone = true
 			}
 		}
+	case "C9":
+		b.grant(f[2], f[3])
 	case "C10":
 		if delta(before.Canceled, st.Canceled) {
 			b.canceled(p, f[2])
@@ -407,6 +413,11 @@ func (b *book) delivered(l int, f []string) {
 	switch f[1] + f[2] {
 	case "W2":
 		b.tokens[f[3]].delivered = true
+	case "W9":
+		n, _ := strconv.ParseInt(f[5], 10, 64)
+		b.tokens[f[3]].credit += n
+	case "W10":
+		b.tokens[f[3]].canceled = true
 	case "W5":
 	case "C3", "C6":
 		b.reply(p, f)

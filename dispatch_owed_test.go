@@ -2,6 +2,7 @@ package omdp
 
 import (
 	"fmt"
+	"strconv"
 	"strings"
 )
 
@@ -90,9 +91,36 @@ func (b *book) timely() {
 			w.fatalf("I18: %s heard nothing for %v", p.name, w.now-s.told)
 		}
 	}
+	b.told()
 	for _, t := range b.order {
 		if quiet := w.now - max(t.progress, grace, t.sess.since); t.sess.over == never && quiet >= t.sess.limit+beat && w.liveSlot(t) != nil {
 			w.fatalf("I19: nothing was heard of %s for %v, and %s still has it", t.inst.data, quiet, t.worker.name)
+		}
+	}
+}
+
+// told: a worker that reads is told all the credit of what it has, and of what
+// it has no more that it ended (K3, L2).
+func (b *book) told() {
+	for _, sl := range b.w.d.slots {
+		if sl.worker == nil || !sl.worker.adv || sl.worker.backlog.blocked() {
+			continue
+		}
+		switch t := b.tokens[string(sl.token[:])]; {
+		case sl.req != nil && t.granted != t.credit:
+			b.w.fatalf("%s was granted %d bytes, its worker was told of %d", t.inst.data, t.granted, t.credit)
+		case sl.req == nil && !t.canceled:
+			b.w.fatalf("%s is over, and its worker was not told", t.inst.data)
+		}
+	}
+}
+
+// grant notes the credit that a client gave.
+func (b *book) grant(rid, bytes string) {
+	for _, i := range b.liveBefore {
+		if r := b.w.live(i); i.rid == rid && r != nil && r.slot != nil && r.slot.worker.adv {
+			n, _ := strconv.ParseInt(bytes, 10, 64)
+			i.token.granted += n
 		}
 	}
 }

@@ -194,16 +194,22 @@ func TestCredit(t *testing.T) {
 func TestCreditProperty(t *testing.T) {
 	rapid.Check(t, func(rt *rapid.T) {
 		c := credit{window: rapid.Int64Range(1, 100).Draw(rt, "window")}
+		before := int64(0) // on the way
 		for range 50 {
 			if rapid.Bool().Draw(rt, "take") {
-				before := c.sent - c.consumed
 				n := rapid.Int64Range(1, 150).Draw(rt, "n")
-				if c.take(n) && before >= max(c.window/creditShare, 1) && before+n > c.window || !c.credible() {
+				took := c.take(n)
+				if took && before >= max(c.window/creditShare, 1) && before+n > c.window || !c.credible() {
 					rt.Fatalf("%d on the way, %d taken: %+v", before, n, c)
+				}
+				if took {
+					before += n
 				}
 				continue
 			}
-			c.grant(rapid.Int64Range(1, 200).Draw(rt, "n"))
+			n := rapid.Int64Range(1, 200).Draw(rt, "n")
+			c.grant(n)
+			before = max(before-n, 0)
 			if !c.credible() {
 				rt.Fatalf("%+v", c)
 			}

@@ -10,7 +10,6 @@
 package main
 
 import (
-	"context"
 	"encoding/json"
 	"errors"
 	"flag"
@@ -26,8 +25,8 @@ import (
 // within is how soon a fault has to be found.
 const within = 10 * time.Second
 
-// patience is how long that may take by the clock, on a busy machine.
-const patience = 5 * time.Minute
+// limit ends a test that a fault keeps from ending.
+const limit = 2 * within
 
 // check is something that is to find the faults. It plays the same cases in
 // every run, and finds nothing where there is no fault. With -short nothing is
@@ -40,8 +39,8 @@ type check struct {
 
 // checks are run in this order until one finds something.
 var checks = []check{
-	{"simulator", "TestSim|TestSimDeterministic", []string{"-sim.count=350", "-sim.base=1"}},
-	{"properties", "TestPendingProperties|TestWorkerSessionProperty|TestCreditProperty|TestCreditNeverDeadlocks|TestFinishedAgainstModel",
+	{"simulator", "TestSim|TestSimDeterministic", []string{"-sim.count=8000", "-sim.base=1"}},
+	{"properties", "TestPendingProperties|TestAgainProperty|TestFinishedAgainstModel|TestWorkerSessionProperty|TestPlaces|TestCreditProperty|TestCreditNeverDeadlocks",
 		[]string{"-rapid.checks=100000", "-rapid.steps=60", "-rapid.nofailfile", "-rapid.shrinktime=1ms"}},
 	{"core's properties", "TestCoreHistories|TestCoreDeterministic",
 		[]string{"-rapid.checks=1500", "-rapid.nofailfile", "-rapid.shrinktime=1ms"}},
@@ -233,10 +232,9 @@ var (
 
 // run runs one check with mutant n, and notes what it found.
 func (c *check) run(bin string, n int, v *verdict) {
-	ctx, cancel := context.WithTimeout(context.Background(), patience)
-	defer cancel()
-	args := append([]string{"-test.run=^(" + c.tests + ")$", "-test.failfast", "-test.short", "-test.timeout=0"}, c.flags...)
-	cmd := exec.CommandContext(ctx, bin, args...)
+	ulimit := fmt.Sprintf("ulimit -t %d && exec \"$0\" \"$@\"", int(limit.Seconds()))
+	args := append([]string{"-c", ulimit, bin, "-test.run=^(" + c.tests + ")$", "-test.failfast", "-test.short", "-test.timeout=0"}, c.flags...)
+	cmd := exec.Command("sh", args...)
 	cmd.Env = append(os.Environ(), "GOMAXPROCS=1", fmt.Sprintf("%s=%d", chooser, n))
 	out, err := cmd.CombinedOutput()
 	v.output += string(out)
@@ -247,8 +245,6 @@ func (c *check) run(bin string, n int, v *verdict) {
 	took := cmd.ProcessState.UserTime() + cmd.ProcessState.SystemTime()
 	v.took = max(v.took, took)
 	switch {
-	case ctx.Err() != nil:
-		v.err = fmt.Errorf("NO END OF THE %s", strings.ToUpper(c.name))
 	case took > within:
 		v.err = fmt.Errorf("%s TOOK %.0f s", strings.ToUpper(c.name), took.Seconds())
 	case err != nil:
