@@ -11,10 +11,9 @@ import (
 
 // asks takes what a client appends to a connection.
 func (k *simBook) asks(c *simClient, l *simLink, o *batch.Out) {
-	k.in.Invalidate()
-	k.in.B = append(k.in.B, o.B...)
 	m := &k.m
-	for f := k.in.Next(); f != nil; f = k.in.Next() {
+	for i := range o.Len() {
+		f := k.frames(o.Message(i))
 		if !parseAtBroker(f, m) {
 			k.w.fail("%s says what nobody can read: %q", c.name, f)
 		}

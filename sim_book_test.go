@@ -1,10 +1,9 @@
 package omdp
 
 import (
+	"encoding/binary"
 	"slices"
 	"time"
-
-	"github.com/zmq-omdp/omdp/internal/batch"
 )
 
 // simBook is the outside observer: its own account of what was asked, who was
@@ -18,9 +17,9 @@ type simBook struct {
 	toks    []simTok
 	open    []int32 // instances that are neither ended nor gone
 	m       message
-	in      batch.In
-	seq     int64 // of what happens at workers, for I14
-	sent    int   // REQUESTs that clients put on the wire
+	f       [][]byte // scratch of frames
+	seq     int64    // of what happens at workers, for I14
+	sent    int      // REQUESTs that clients put on the wire
 	retries [simClients]int
 }
 
@@ -136,7 +135,20 @@ func (k *brokerBook) reset() {
 }
 
 func (k *simBook) reset(w *simWorld) {
-	*k = simBook{w: w, calls: k.calls[:0], insts: k.insts[:0], toks: k.toks[:0], open: k.open[:0], in: k.in}
+	*k = simBook{w: w, calls: k.calls[:0], insts: k.insts[:0], toks: k.toks[:0], open: k.open[:0], f: k.f}
+}
+
+// frames reads one packed message, where it stands.
+func (k *simBook) frames(packed []byte) [][]byte {
+	n := binary.NativeEndian.Uint32(packed)
+	packed = packed[4:]
+	k.f = k.f[:0]
+	for range n {
+		end := 4 + binary.NativeEndian.Uint32(packed)
+		k.f = append(k.f, packed[4:end:end])
+		packed = packed[end:]
+	}
+	return k.f
 }
 
 // newCall notes a call that is about to be made.

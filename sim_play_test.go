@@ -30,7 +30,11 @@ func (w *simWorld) choose(c choice) {
 	case opSettle:
 		w.deliver()
 	case opRun:
-		w.run(w.span([...]int{1, 1, 2, 2, 2, 3, 3, 3, 4, 4, 4, 5, 5, 6, 6, 8}[a%16]), true)
+		class := [...]int{1, 1, 2, 2, 2, 3, 3, 3, 4, 4, 4, 5, 5, 6, 6, 8}[a%16]
+		if class == 8 && b&3 != 0 { // it takes long to play
+			class = 5
+		}
+		w.run(w.span(class), true)
 	case opPass:
 		w.loose = true
 		w.run(w.span([...]int{1, 2, 3, 4, 5, 6, 8, 9}[a%8]), false)

@@ -16,10 +16,8 @@ func (k *simBook) emitted(b *simBroker, packed []byte) {
 	if l == nil {
 		return
 	}
-	k.in.Invalidate()
-	k.in.B = append(k.in.B, packed...)
 	m := &k.m
-	if f := k.in.Next(); !parseAtWorker(f[1:], m) || m.op != opRequest {
+	if f := k.frames(packed); !parseAtWorker(f[1:], m) || m.op != opRequest {
 		return
 	}
 	k.dispatched(b, l, m)
@@ -247,9 +245,7 @@ func (k *simBook) find(in *simInst) *request {
 
 // result is what became of one message that the broker wanted to send.
 func (k *simBook) result(b *simBroker, l *simLink, packed []byte, s batch.Status, backlog bool) {
-	k.in.Invalidate()
-	k.in.B = append(k.in.B, packed...)
-	f := k.in.Next()[1:]
+	f := k.frames(packed)[1:]
 	m := &k.m
 	worker := len(f[0]) > 0 && (f[0][0] == 'W' || f[0][0] == batch.Mark && len(f[0]) > 5 && f[0][5] == 'W')
 	if worker && !parseAtWorker(f, m) || !worker && !parseAtClient(f, m) {

@@ -275,12 +275,9 @@ func (k *simWorker) turn() {
 // beats: K5: heartbeats go on while handlers run.
 func (c *simConn) beats(now instant) {
 	k := c.k
-	in := &k.w.in
-	in.Invalidate()
-	in.B = append(in.B, k.out.B...)
 	n, want := 0, 0
-	for f := in.Next(); f != nil; f = in.Next() {
-		if parseAtBroker(f, &k.m); k.m.token != nil {
+	for i := range k.out.Len() {
+		if parseAtBroker(k.w.book.frames(k.out.Message(i)), &k.m); k.m.token != nil {
 			n++
 			if t := k.w.book.tokOf(c.b, k.m.token); t != nil && t.final {
 				k.w.fail("K5: %s beats for what it has ended", k.name)

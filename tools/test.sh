@@ -21,14 +21,14 @@ step "allocations, steps, memory, rooms"
 go test -count=1 -run 'Alloc|Steps|Memory|Rooms' ./...
 
 step "the second socket path, through zmq4's public calls"
-OMDP_ZSOCK=fallback go test -race -shuffle=on -count=1 -timeout 5m ./...
+OMDP_ZSOCK=fallback go test -race -shuffle=on -count=1 -timeout 9m ./...
 
 for mod in $(tools/modules.sh); do
 	[ "$mod" != . ] || continue
 	step "module $mod"
-	(cd "$mod" && go test -race -shuffle=on -count=1 -timeout 5m ./...)
+	(cd "$mod" && go test -race -shuffle=on -count=1 -timeout 9m ./...)
 done
 
 step "module ."
 cd "$root"
-go test -race -shuffle=on -count=1 -timeout 5m ./...
+go test -race -shuffle=on -count=1 -timeout 9m ./...
