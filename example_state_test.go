@@ -27,7 +27,8 @@ func ExampleState() {
 		log.Fatal(err)
 	}
 	fmt.Println(<-states)
-	b.Close() // the client goes on trying to reach it
+	b.Close() // it says that it leaves; the client goes on trying to reach it
+	fmt.Println(<-states)
 	fmt.Println(<-states)
 	fmt.Println(errors.Is(<-failed, omdp.ErrBrokerLost))
 	c.Close()
@@ -44,6 +45,7 @@ func ExampleState() {
 	// Output:
 	// true
 	// ready
+	// draining
 	// lost
 	// true
 	// closed, for good

@@ -95,7 +95,7 @@ func TestWorkerSeveralShutdown(t *testing.T) {
 		defer cancel()
 		checkIs(t, "Shutdown", a.Shutdown(ctx), context.DeadlineExceeded)
 		check(t, "sent to one", sent(a), `W|11 W|3|a1|rid-a1|{"status":500,"msg":"omdp: closed: the worker stops"} W|5`)
-		check(t, "sent to the other", sent(b), `W|11 W|3|b1|rid-b1|{"status":500,"msg":"omdp: closed: the worker stops"} W|5`)
+		check(t, "sent to the other", sent(b), `W|11 W|3|b1|rid-b1|{"status":"W_ERROR","executed":false} W|5`)
 	})
 	bubble(t, "cut off, and the one that runs goes on", func(t *testing.T) {
 		var h holding
@@ -110,7 +110,7 @@ func TestWorkerSeveralShutdown(t *testing.T) {
 		defer cancel()
 		checkIs(t, "Shutdown", a.Shutdown(ctx), context.DeadlineExceeded)
 		check(t, "sent to one", sent(a), `W|11 W|5`)
-		check(t, "sent to the other", sent(b), `W|11 W|3|b1|rid-b1|{"status":500,"msg":"omdp: closed: the worker stops"} W|5`)
+		check(t, "sent to the other", sent(b), `W|11 W|3|b1|rid-b1|{"status":"W_ERROR","executed":false} W|5`)
 		h.release("a1")
 		check(t, "began", h.order(), "a1")
 	})

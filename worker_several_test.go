@@ -196,9 +196,9 @@ func TestWorkerSeveralEndWaiting(t *testing.T) {
 		expired     uint64
 		lost        uint64
 	}{
-		{"canceled", rawExtra, func(b *testWorker) { b.say("W", "10", "b1", "rid-b1", "client") }, `{"status":500,"msg":"omdp: request canceled: client canceled"}`, 1, 0, 0},
-		{"its client is gone", rawExtra, func(b *testWorker) { b.say("W", "10", "b1", "rid-b1", "gone") }, `{"status":500,"msg":"omdp: request canceled: client gone"}`, 1, 0, 0},
-		{"expired", `{"remaining":100,"attempt":1,"credit":0,"raw":true}`, func(*testWorker) { pass(120 * time.Millisecond) }, `{"status":500,"msg":"omdp: request timed out"}`, 0, 1, 0},
+		{"canceled", rawExtra, func(b *testWorker) { b.say("W", "10", "b1", "rid-b1", "client") }, `{"status":"W_ERROR","executed":false}`, 1, 0, 0},
+		{"its client is gone", rawExtra, func(b *testWorker) { b.say("W", "10", "b1", "rid-b1", "gone") }, `{"status":"W_ERROR","executed":false}`, 1, 0, 0},
+		{"expired", `{"remaining":100,"attempt":1,"credit":0,"raw":true}`, func(*testWorker) { pass(120 * time.Millisecond) }, `{"status":"TIMEOUT","executed":false}`, 0, 1, 0},
 		{"cut", rawExtra, func(b *testWorker) { b.cut() }, "", 0, 0, 1},
 	} {
 		bubble(t, c.name, func(t *testing.T) {
