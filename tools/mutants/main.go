@@ -39,10 +39,12 @@ type check struct {
 
 // checks are run in this order until one finds something.
 var checks = []check{
-	{"simulator", "TestSim|TestSimDeterministic", []string{"-sim.count=3000", "-sim.base=1"}},
-	{"properties", "TestPendingProperties|TestAgainProperty|TestLateTurnsProperty|TestFinishedAgainstModel|TestWorkerSessionProperty|TestPlaces|TestCreditProperty|TestCreditNeverDeadlocks",
-		[]string{"-rapid.checks=100000", "-rapid.steps=60", "-rapid.nofailfile", "-rapid.shrinktime=1ms"}},
-	{"core's properties", "TestCoreHistories|TestCoreDeterministic",
+	{"simulator", "TestSim|TestSimDeterministic", []string{"-sim.count=6000", "-sim.base=1"}},
+	{"worker's properties", "TestWorkerSessionProperty|TestPlaces|TestCreditProperty|TestCreditNeverDeadlocks",
+		[]string{"-rapid.checks=20000", "-rapid.steps=60", "-rapid.nofailfile", "-rapid.shrinktime=1ms"}},
+	{"client's properties", "TestPendingProperties|TestAgainProperty|TestCreditReachesWorkersProperty|TestFinishedAgainstModel",
+		[]string{"-rapid.checks=60000", "-rapid.steps=60", "-rapid.nofailfile", "-rapid.shrinktime=1ms"}},
+	{"core's properties", "TestLateTurnsProperty|TestCoreHistories|TestCoreDeterministic",
 		[]string{"-rapid.checks=1500", "-rapid.nofailfile", "-rapid.shrinktime=1ms"}},
 }
 
@@ -139,7 +141,7 @@ func judge(all []mutant) error {
 			}()
 		}
 	}()
-	const row = "%-33s %-10s %-27s %-5s %7s\n"
+	const row = "%-31s %-10s %-33s %-5s %7s\n"
 	fmt.Printf(row, "mutant", "breaks", "found by", "as", "seconds")
 	found := 0
 	for i, m := range all {
