@@ -64,6 +64,7 @@ func (w *testWorker) register() {
 	if err := w.WaitReady(w.t.Context()); err != nil {
 		w.t.Fatal(err)
 	}
+	synctest.Wait() // of several links, another may have been the ready one
 }
 
 // request gives the worker a request under a token; data is JSON.
