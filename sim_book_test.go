@@ -16,6 +16,7 @@ type simBook struct {
 	insts   []simInst
 	toks    []simTok
 	open    []int32 // instances that are neither ended nor gone
+	owed    []simOwed
 	m       message
 	f       [][]byte // scratch of frames
 	seq     int64    // of what happens at workers, for I14
@@ -46,10 +47,14 @@ type simCall struct {
 	tok     int32 // whose partials the user was given; -1: none
 	parts   int
 
-	inst   [2]int32 // the latest at each broker, of life
-	life   [2]int
-	owed   [2]int // answers to what was refused …
-	owedOn [2]*simLink
+	inst [2]int32 // the latest at each broker, of life
+	life [2]int
+}
+
+// simOwed is an answer to a REQUEST that was refused.
+type simOwed struct {
+	call int
+	link *simLink
 }
 
 // simInst is one acceptance of a REQUEST.
@@ -70,7 +75,7 @@ type simInst struct {
 	adv         bool    // its client had told its life then
 	reported    bool    // its client was sent a final
 	dispatched  bool
-	gone        bool // its client was forgotten
+	gone        bool // its client was forgotten, or asks anew on another link
 	terminal    bool // it was told its end
 	left, cause bool // the core has it no more; its worker was lost then
 }
@@ -135,7 +140,7 @@ func (k *brokerBook) reset() {
 }
 
 func (k *simBook) reset(w *simWorld) {
-	*k = simBook{w: w, calls: k.calls[:0], insts: k.insts[:0], toks: k.toks[:0], open: k.open[:0], f: k.f}
+	*k = simBook{w: w, calls: k.calls[:0], insts: k.insts[:0], toks: k.toks[:0], open: k.open[:0], owed: k.owed[:0], f: k.f}
 }
 
 // frames reads one packed message, where it stands.
@@ -216,6 +221,20 @@ func (k *simBook) at(ci int, b *simBroker, l *simLink) int32 {
 		}
 	}
 	return k.current(c, b)
+}
+
+// sentTo finds the instance whose answer l is given: it may have waited for
+// room since before the latest, of another link.
+func (k *simBook) sentTo(ci int, b *simBroker, l *simLink) int32 {
+	latest := k.at(ci, b, l)
+	if latest >= 0 && k.insts[latest].link != l {
+		for i := latest - 1; i >= 0; i-- {
+			if in := &k.insts[i]; int(in.call) == ci && in.link == l && in.over {
+				return i
+			}
+		}
+	}
+	return latest
 }
 
 // named tells whether rid is, or was, the call's.
@@ -357,7 +376,9 @@ func (k *simBook) request(b *simBroker, l *simLink, m *message) {
 					w.fail("I21: %s is live at b%d and was accepted again", c.rid, b.num)
 				}
 			}
-			if l.book.adv && was1.adv || was1.link == l {
+			// A forgotten peer's life may be remembered: then the new attempt takes the place of the old.
+			if l.book.adv && was1.adv || was1.link == l || was1.partial && asked > was1.asked && !k.coreHas(was1, true) {
+				was1.gone = was1.gone || was1.link != l // its terminal may wait for room
 				k.close(old)
 			} else {
 				c.twice = true
@@ -383,14 +404,20 @@ func (k *simBook) request(b *simBroker, l *simLink, m *message) {
 		if was1 != nil && was1.link != l && asked > was1.asked && was1.partial { // its former socket's is over all the same
 			k.close(old)
 		}
-		if c.owedOn[b.num] != l {
-			c.owed[b.num], c.owedOn[b.num] = 0, l
-		}
-		c.owed[b.num]++
-		if st.Dropped != was.Dropped {
-			c.owed[b.num]--
+		if st.Dropped == was.Dropped {
+			k.owed = append(k.owed, simOwed{ci, l})
 		}
 	}
+}
+
+// refused settles one answer that is owed for a refused REQUEST.
+func (k *simBook) refused(ci int, l *simLink) bool {
+	i := slices.Index(k.owed, simOwed{ci, l})
+	if i < 0 {
+		return false
+	}
+	k.owed = slices.Delete(k.owed, i, i+1)
+	return true
 }
 
 // waitsAnew: a client that had nothing waiting at a service starts its turn.

@@ -279,11 +279,18 @@ func (w *simWorld) allEnded() bool {
 	return true
 }
 
-// allFree tells whether no worker has anything left to do.
+// allFree tells whether no worker has anything left to do, as the brokers see it too.
 func (w *simWorld) allFree() bool {
 	for i := range w.workers[:w.conf.workers] {
 		if len(w.workers[i].jobs) > 0 {
 			return false
+		}
+	}
+	for i := range w.brokers[:w.conf.brokers] {
+		for _, l := range w.brokers[i].book.links {
+			if l.book.held > 0 && !l.book.rude {
+				return false
+			}
 		}
 	}
 	return true
@@ -306,7 +313,7 @@ func (w *simWorld) ended() {
 
 // news: L1: every client asks once more, and gets exactly one final.
 func (w *simWorld) news() {
-	for n := 0; n < 60 && !w.allFree(); n++ { // of what ended at its client
+	for n := 0; n < 60 && !(w.allEnded() && w.allFree()); n++ { // of what ended at its client
 		w.run(w.conf.hb/3, true)
 	}
 	first := len(w.book.calls)

@@ -345,9 +345,9 @@ func (k *simBook) toClient(b *simBroker, l *simLink, m *message) {
 		return
 	}
 	c := &k.calls[ci]
-	i := k.at(ci, b, l)
+	i := k.sentTo(ci, b, l)
 	if status, executed := statusOf(m.body); status != nil {
-		k.status(b, l, c, i, string(status), executed)
+		k.status(b, l, ci, i, string(status), executed)
 		return
 	}
 	if i < 0 {
@@ -387,8 +387,8 @@ func (k *simBook) toClient(b *simBroker, l *simLink, m *message) {
 
 // status: an error of the broker's own ends what has a reason to end, or
 // answers what was refused.
-func (k *simBook) status(b *simBroker, l *simLink, c *simCall, i int32, status string, executed byte) {
-	w := k.w
+func (k *simBook) status(b *simBroker, l *simLink, ci int, i int32, status string, executed byte) {
+	w, c := k.w, &k.calls[ci]
 	switch status {
 	case statusLost:
 		if l.book.owedEnd > 0 {
@@ -396,8 +396,7 @@ func (k *simBook) status(b *simBroker, l *simLink, c *simCall, i int32, status s
 			return
 		}
 	case statusOverloaded, statusDuplicate, statusNoWorker, statusMalformed, statusDraining:
-		if c.owed[b.num] > 0 && c.owedOn[b.num] == l {
-			c.owed[b.num]--
+		if k.refused(ci, l) {
 			return
 		}
 	}
