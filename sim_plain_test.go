@@ -101,6 +101,9 @@ func (p *simPlain) call(service byte, timeout time.Duration, script uint16) {
 	w := p.w
 	n := len(w.book.calls)
 	i := w.book.newCall(simCall{client: p.num, rid: simRIDs[p.num][n], service: service, timeout: timeout, deadline: never, script: script})
+	if len(p.open) == 0 { // the broker had no reason to say anything
+		p.heard = p.now()
+	}
 	p.open = append(p.open, int32(i))
 	w.options, _ = appendOptions(w.options[:0], options{timeout: timeout}, nil)
 	p.out.Pack = false

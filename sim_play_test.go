@@ -282,8 +282,14 @@ func (w *simWorld) allEnded() bool {
 // allFree tells whether no worker has anything left to do, as the brokers see it too.
 func (w *simWorld) allFree() bool {
 	for i := range w.workers[:w.conf.workers] {
-		if len(w.workers[i].jobs) > 0 {
+		k := &w.workers[i]
+		if len(k.jobs) > 0 {
 			return false
+		}
+		for j := range k.all() {
+			if k.conns[j].leaving {
+				return false
+			}
 		}
 	}
 	for i := range w.brokers[:w.conf.brokers] {
@@ -313,7 +319,7 @@ func (w *simWorld) ended() {
 
 // news: L1: every client asks once more, and gets exactly one final.
 func (w *simWorld) news() {
-	for n := 0; n < 60 && !(w.allEnded() && w.allFree()); n++ { // of what ended at its client
+	for n := 0; n < 60 && !(w.allEnded() && w.allFree() && w.registered()); n++ { // of what ended at its client
 		w.run(w.conf.hb/3, true)
 	}
 	first := len(w.book.calls)

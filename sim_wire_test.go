@@ -258,6 +258,9 @@ func (k *simBook) result(b *simBroker, l *simLink, packed []byte, s batch.Status
 		b.book.unsure = true
 		l.book.anySeq = k.next() // its place in the line of free workers is not known any more
 	}
+	if worker && m.op == opCancel && string(m.cause) == causeStalled {
+		l.book.anySeq = k.next() // its place was free from then on
+	}
 	switch s {
 	case batch.Again:
 		if m.op == opRequest {

@@ -267,7 +267,7 @@ type WorkerStats struct {
 	Expired     uint64 // contexts ended by the deadline
 	Lost        uint64 // requests that had no final when their connection ended
 	Panics      uint64 // of handlers, recovered
-	Dropped     uint64 // requests over the concurrency of one broker, or given twice
+	Dropped     uint64 // requests of one broker far over Concurrency, or given twice
 	Malformed   uint64 // messages from brokers that could not be read
 	Connections uint64 // connections made
 }

@@ -2,9 +2,9 @@ package omdp
 
 // places shares the concurrency of a worker among all its brokers, each of
 // which may use all of it: a request that comes when no place is free waits,
-// in the order of arrival. With one broker, which never gives more than it was
-// told, a request waits only for a handler whose connection was lost and that
-// goes on all the same.
+// in the order of arrival. With one broker, which gives no more than it was told,
+// a request waits only for a handler that the broker counts as lost, for its
+// silence or with its connection, and that goes on all the same.
 //
 // Pure, and not safe for concurrent use. The zero value has no places.
 type places struct {

@@ -205,13 +205,24 @@ func (s *workerSession) find(m *message) *task {
 	return s.byKey[string(appendKey(scratch[:0], m.token, m.rid))]
 }
 
-// onRequest holds a request. One more than the concurrency, or one that is held
-// already, is dropped and counted, as Node workers drop it (ERR_REQ_OVERRIDE):
-// a handler runs at most once per token.
+// most is how many requests may be held. A broker that advertised takes the
+// place of a request back when it hears nothing of it for too long; where its
+// messages were held up, the worker gets the next one before it learns so. That
+// one waits for a place.
+func (s *workerSession) most() int {
+	if s.known() {
+		return 2 * s.concurrency
+	}
+	return s.concurrency
+}
+
+// onRequest holds a request. One too many, or one that is held already, is
+// dropped and counted, as Node workers drop it (ERR_REQ_OVERRIDE): a handler
+// runs at most once per token.
 func (s *workerSession) onRequest(now instant, m *message, a *arrivals, take func(*message, *extra) *task) {
 	var scratch [1 + maxIdentity + maxRID]byte
 	key := appendKey(scratch[:0], m.token, m.rid)
-	if len(s.all) >= s.concurrency || s.byKey[string(key)] != nil {
+	if len(s.all) >= s.most() || s.byKey[string(key)] != nil {
 		s.dropped++
 		return
 	}

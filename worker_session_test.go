@@ -14,7 +14,7 @@ import (
 
 // checkSession says what is inconsistent in a session.
 func checkSession(s *workerSession) error {
-	if len(s.all) > s.concurrency || len(s.all) != len(s.byKey) {
+	if len(s.all) > s.most() || len(s.all) != len(s.byKey) {
 		return fmt.Errorf("%d held, %d by key, concurrency %d", len(s.all), len(s.byKey), s.concurrency)
 	}
 	for i, t := range s.all {
