@@ -142,15 +142,15 @@ func (d *dispatcher) pump(s *service) {
 		q := s.turns.front()
 		r := q.requests.front()
 		d.dequeue(r)
-		if s.turns.front() == q { // still waiting: to the end of the line
-			s.turns.remove(&q.turn)
-			s.turns.pushBack(&q.turn)
-		}
 		if r.deadline.armed() && r.deadline.at <= d.now { // never at or after the deadline (I11)
 			d.stats.Expired++
 			d.sayStatus(r.client, r.rid(), statusTimeout, "false")
 			d.removeRequest(r)
-			continue
+			continue // its client keeps its turn
+		}
+		if s.turns.front() == q { // still waiting: to the end of the line
+			s.turns.remove(&q.turn)
+			s.turns.pushBack(&q.turn)
 		}
 		var options []byte
 		if r.hasOptions {

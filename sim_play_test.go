@@ -319,7 +319,7 @@ func (w *simWorld) ended() {
 
 // news: L1: every client asks once more, and gets exactly one final.
 func (w *simWorld) news() {
-	for n := 0; n < 60 && !(w.allEnded() && w.allFree() && w.registered()); n++ { // of what ended at its client
+	for n := 0; n < 3 || n < 60 && !(w.allEnded() && w.allFree() && w.registered()); n++ { // of what was on the way, or ended at its client
 		w.run(w.conf.hb/3, true)
 	}
 	first := len(w.book.calls)
