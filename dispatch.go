@@ -84,8 +84,10 @@ type peer struct {
 	resting     bool    // had its share of it; in dispatcher.resting
 	slots       list[slot]
 	ready       node[peer] // in service.ready while it may be given a request
-	lost        []uint64   // ring of tokens that it held and lost
+	lost        []uint64   // ring of tokens that were taken back from it
 	lostAt      int
+	answered    [16]uint64 // ring of tokens under which it said finals
+	answeredAt  uint8
 }
 
 // request is one accepted REQUEST.

@@ -71,16 +71,23 @@ func (d *dispatcher) takeSlot(w *peer, r *request) *slot {
 	return sl
 }
 
-// freeSlot gives the place back; the token is remembered for a while, so that
-// a late message under it is told from a forged one.
+// freeSlot gives the place back.
 func (d *dispatcher) freeSlot(sl *slot) {
 	w := sl.worker
 	w.slots.remove(&sl.of)
 	w.held--
-	w.lost[w.lostAt] = tokenMark(sl.token[:])
-	w.lostAt = (w.lostAt + 1) % len(w.lost)
 	sl.worker, sl.req = nil, nil
 	d.slotFree.pushBack(&sl.of)
+}
+
+// takeBack frees a place whose worker may still hold it. The token is
+// remembered for a while, so that a late message under it is told from a
+// forged one.
+func (d *dispatcher) takeBack(sl *slot) {
+	w := sl.worker
+	w.lost[w.lostAt] = tokenMark(sl.token[:])
+	w.lostAt = (w.lostAt + 1) % len(w.lost)
+	d.freeSlot(sl)
 }
 
 func tokenMark(t []byte) uint64 { return binary.LittleEndian.Uint64(t[tokenIndexLen:]) }
@@ -115,7 +122,7 @@ func (w *peer) heldOnce(token []byte) bool {
 		return false
 	}
 	mark := tokenMark(token)
-	return mark != 0 && slices.Contains(w.lost, mark) // 0: a place not used yet
+	return mark != 0 && (slices.Contains(w.lost, mark) || slices.Contains(w.answered[:], mark)) // 0: a place not used yet
 }
 
 func (d *dispatcher) fromWorker(l int, id []byte, p *peer, m *message) {
@@ -306,6 +313,8 @@ func (d *dispatcher) onReply(w *peer, m *message) {
 		d.stats.Dropped++
 		return
 	}
+	w.answered[w.answeredAt] = tokenMark(sl.token[:])
+	w.answeredAt = (w.answeredAt + 1) % uint8(len(w.answered))
 	d.freeSlot(sl)
 	d.setReady(w)
 	d.pump(w.service)
@@ -367,7 +376,7 @@ func (d *dispatcher) freeDraining(w *peer) {
 		sl := k.owner
 		k = k.next
 		if sl.req == nil {
-			d.freeSlot(sl)
+			d.takeBack(sl)
 		}
 	}
 	d.setReady(w)
@@ -412,7 +421,7 @@ func (d *dispatcher) onWorkerTick(w *peer) {
 			d.stats.Stalled++
 			d.end(sl.req, statusWorkerLost, "", causeStalled)
 		case w.adv: // it does not beat for it: it does not hold it
-			d.freeSlot(sl)
+			d.takeBack(sl)
 			freed = true
 		default: // a Node worker that holds a request drops the next one: let it start anew
 			d.disconnectWorker(w, "does not end a request")

@@ -524,6 +524,7 @@ func (k *simBook) reply(b *simBroker, l *simLink, m *message) {
 	}
 	in := &k.insts[t.inst]
 	c := &k.calls[in.call]
+	c.harmed = c.harmed || l.book.rude && took
 	current := in.tok == k.tokIndex(b, t) && !in.over && !t.got && !t.done
 	switch {
 	case took && (!current || final != (st.Completed != was.Completed)):

@@ -72,6 +72,11 @@ func (k *simBook) forgot(b *simBroker, l *simLink) {
 			}
 		}
 	} else {
+		if client := k.w.clientOf(l); client >= 0 { // for the core, who waits on another connection is another client
+			for s := range b.book.skips {
+				b.book.skips[s][client] = [simClients]uint8{}
+			}
+		}
 		for j := len(k.open) - 1; j >= 0; j-- {
 			if in := &k.insts[k.open[j]]; in.link == l && in.num == l.book.num && in.b == b {
 				in.gone = true

@@ -412,7 +412,7 @@ func (k *simBook) status(b *simBroker, l *simLink, ci int, i int32, status strin
 		w.fail("I2: %s was sent %s, it is owed none: i %d", c.rid, status, i)
 	}
 	in := &k.insts[i]
-	if in.tok >= 0 && k.toks[in.tok].skipped && k.toks[in.tok].got {
+	if executed == 'f' && in.tok >= 0 && k.toks[in.tok].skipped && k.toks[in.tok].got { // the worker said so
 		in.reported, in.terminal = true, true
 		k.close(i)
 		return
