@@ -53,7 +53,7 @@
 // does I/O, so a slow callback holds up nothing but its own request. Close and
 // Shutdown wait for handlers and callbacks, which therefore call them on a
 // goroutine of their own. A worker takes WorkerConfig.Concurrency requests at a
-// time, by default one.
+// time, by default one; [Worker.SetConcurrency] changes it.
 //
 // A handler's ctx ends when the client cancels or vanishes, the deadline
 // passes, the broker is lost or the worker stops; context.Cause says which.

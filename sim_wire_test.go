@@ -89,7 +89,7 @@ func (k *simBook) dispatched(b *simBroker, l *simLink, m *message) {
 			w.fail("I10: %s went to a worker of another service", c.rid)
 		}
 		k.extras(b, in, m)
-		if most := l.peer.host.(*simWorker).conc; l.book.held > most && k.really(b, l) > most {
+		if most := l.book.most; l.book.held > most && k.really(b, l) > most {
 			w.fail("I9: %s was given %d requests at a time, it takes %d", l.id, l.book.held, most)
 		}
 		k.leastUsed(b, l, c)
@@ -136,7 +136,7 @@ func (k *simBook) leastUsed(b *simBroker, l *simLink, c *simCall) {
 		if o == l || !o.book.worker || o.book.rude || o.book.drained || o.peer.host.(*simWorker).service != c.service {
 			continue
 		}
-		if o.book.held < o.peer.host.(*simWorker).conc && o.book.anySeq < l.book.lastSeq {
+		if o.book.held < o.book.most && o.book.anySeq < l.book.lastSeq {
 			if p := b.d.peers[0][o.id]; p != nil && p.held == o.book.held && !p.backlog.blocked() && !p.resting && !p.unreachable {
 				k.w.fail("I14: %s got %s before %s, which was used longer ago", l.id, c.rid, o.id)
 			}

@@ -28,7 +28,7 @@ type WorkerConfig struct {
 	// default 1, as the protocol assumes. More is told to the broker; brokers of
 	// other makes go on with one. Of several brokers each may use all of it, and
 	// the total holds all the same: requests over it wait in the worker, in the
-	// order of arrival, for as long as their clients do.
+	// order of arrival, for as long as their clients do. SetConcurrency changes it.
 	Concurrency int
 	// ChunkSize is the most that one partial of Response.Write carries, in
 	// bytes. Default 64 KiB; 1 to MaxBody.
@@ -115,7 +115,7 @@ func NewWorker(endpoint, service string, config *WorkerConfig) (*Worker, error) 
 	}
 	s := &w.settings
 	w.self = caps{V: 1, ID: newLifeID(), HB: max(s.heartbeat.Milliseconds(), 1), Concurrency: w.config.Concurrency, Pack: 1}
-	w.places.free = w.config.Concurrency
+	w.places = newPlaces(w.config.Concurrency)
 	w.runners.do = w.serve
 	for _, e := range append([]string{endpoint}, w.config.Endpoints...) {
 		w.conns = append(w.conns, newWorkerConn(w, e))
@@ -255,6 +255,7 @@ func (w *Worker) WaitReady(ctx context.Context) error {
 type WorkerStats struct {
 	State       State
 	Brokers     int    // that this worker is registered with
+	Concurrency int    // at present, see SetConcurrency
 	Active      int    // requests that have not had their final
 	Waiting     int    // of these, those that wait because Concurrency others, of all brokers, are in progress
 	Handlers    int    // handlers that run or are about to; those that ended their response count too
@@ -277,7 +278,7 @@ func (w *Worker) Stats() WorkerStats {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	s := w.stats
-	s.State, s.Waiting, s.Handlers = w.state, w.places.waiting, w.runners.running()
+	s.State, s.Concurrency, s.Waiting, s.Handlers = w.state, w.places.size, w.places.waiting, w.runners.running()
 	s.Partials, s.Bytes = w.partials.Load(), w.bytes.Load()
 	for _, c := range w.conns {
 		if c.sess.ready && c.leaving != departed {

@@ -102,6 +102,7 @@ func (c *workerConn) deliver(l link, in *batch.In) {
 		c.setState(Draining)
 	}
 	part := got.ready && c.leaving == parting
+	tell := c.sess.unsaid() // it was changed before the broker could be told
 	if c.sess.malformed > malformed && !c.noted {
 		c.noted = true
 		w.report(slog.LevelWarn, fmt.Errorf("omdp: worker %s: malformed message from the broker at %s: %w", w.service, c.endpoint, ErrProtocol))
@@ -110,6 +111,9 @@ func (c *workerConn) deliver(l link, in *batch.In) {
 	w.mu.Unlock()
 	if part {
 		c.part(l)
+	}
+	if tell {
+		c.tell(l)
 	}
 	ran := len(got.run) > 0
 	c.act(l, got)

@@ -8,7 +8,8 @@ package omdp
 //
 // Pure, and not safe for concurrent use. The zero value has no places.
 type places struct {
-	free    int
+	size    int   // all of them
+	free    int   // negative: so many more are taken than there are now
 	waiting int   // tasks from first to last; none while a place is free
 	first   *task // the one that has waited longest
 	last    *task
@@ -23,9 +24,27 @@ const (
 	turnTaken               // it has a place
 )
 
+func newPlaces(n int) places { return places{size: n, free: n} }
+
+// resize changes how many places there are, and returns the tasks that waited
+// for one and have it now, in order. Nobody loses a place: if there are fewer,
+// those that become free first are gone.
+func (p *places) resize(n int) (run []*task) {
+	p.free += n - p.size
+	p.size = n
+	for p.free > 0 && p.first != nil {
+		t := p.first
+		p.forget(t)
+		t.turn = turnTaken
+		p.free--
+		run = append(run, t)
+	}
+	return run
+}
+
 // come gives places to tasks, in order, and returns those that got one; the others wait.
 func (p *places) come(ts []*task) []*task {
-	n := min(len(ts), p.free)
+	n := min(len(ts), max(p.free, 0))
 	p.free -= n
 	for _, t := range ts[:n] {
 		t.turn = turnTaken
@@ -51,7 +70,7 @@ func (p *places) leave(t *task) (next *task) {
 	}
 	t.turn = turnNone
 	next = p.first
-	if next == nil {
+	if next == nil || p.free < 0 {
 		p.free++
 		return nil
 	}
