@@ -57,7 +57,9 @@
 //
 // A handler's ctx ends when the client cancels or vanishes, the deadline
 // passes, the broker is lost or the worker stops; context.Cause says which.
-// A reader that is slow slows the worker that writes to it, and nobody else.
+// A handler that does not heed that is reported after WorkerConfig.StuckAfter,
+// and another takes its place. A reader that is slow slows the worker that
+// writes to it, and nobody else.
 //
 // # Delivery guarantees
 //

@@ -56,11 +56,18 @@ type WorkerConfig struct {
 	// negative: no wait.
 	DrainTimeout time.Duration
 
+	// StuckAfter is how long a handler may go on after its ctx ended. One that
+	// does so longer is reported, to Logger and OnError, and replaced: its
+	// response ends with the cause of ctx's end, and its place is free for
+	// another request. At most Concurrency handlers are replaced at a time; more
+	// are reported and keep their places. Default 10 s; negative: off.
+	StuckAfter time.Duration
+
 	// Logger gets changes of state and the stacks of panics. Default nil: silent.
 	Logger *slog.Logger
 	// OnState is called with each new state, of all connections together (see
-	// [Worker]), OnError with what went wrong on a connection and with panics of
-	// handlers: in order, one at a time, never on an I/O goroutine.
+	// [Worker]), OnError with what went wrong on a connection, with panics of
+	// handlers and with those that are stuck: in order, one at a time, never on an I/O goroutine.
 	OnState func(State)
 	OnError func(error)
 }
@@ -98,6 +105,7 @@ type Worker struct {
 	stopping bool // Shutdown was called
 	closed   bool
 	places   places
+	overdue  overdue
 	stats    WorkerStats
 }
 
@@ -117,6 +125,7 @@ func NewWorker(endpoint, service string, config *WorkerConfig) (*Worker, error) 
 	w.self = caps{V: 1, ID: newLifeID(), HB: max(s.heartbeat.Milliseconds(), 1), Concurrency: w.config.Concurrency, Pack: 1}
 	w.places = newPlaces(w.config.Concurrency)
 	w.runners.do = w.serve
+	w.overdue.born = time.Now()
 	for _, e := range append([]string{endpoint}, w.config.Endpoints...) {
 		w.conns = append(w.conns, newWorkerConn(w, e))
 	}
@@ -146,6 +155,7 @@ func (w *Worker) configure(endpoint string) error {
 	}
 	body := w.settings.maxBody
 	f.Concurrency = orDefault(f.Concurrency, 1)
+	f.StuckAfter = orDefault(f.StuckAfter, defaultStuckAfter)
 	f.ChunkSize = orDefault(f.ChunkSize, min(defaultChunkSize, body))
 	switch {
 	case f.Concurrency < 1 || f.Concurrency > maxConcurrency:
@@ -268,6 +278,7 @@ type WorkerStats struct {
 	Expired     uint64 // contexts ended by the deadline
 	Lost        uint64 // requests that had no final when their connection ended
 	Panics      uint64 // of handlers, recovered
+	Stuck       uint64 // handlers that went on for longer than StuckAfter
 	Dropped     uint64 // requests of one broker far over Concurrency, or given twice
 	Malformed   uint64 // messages from brokers that could not be read
 	Connections uint64 // connections made

@@ -234,6 +234,7 @@ func (c *workerConn) release(t *task, good bool, n int) (held, depart bool) {
 	w := c.worker
 	w.mu.Lock()
 	defer w.mu.Unlock()
+	w.overdue.forget(t)
 	if next := w.places.leave(t); next != nil { // of whichever broker: its link is not touched here
 		w.runners.add([]*task{next})
 	}
@@ -283,12 +284,15 @@ func (w *Worker) count(ended []ending) {
 }
 
 // skip ends a request that waits for a place: it needs none any more, as its
-// handler will not run, and has its final at once. mu is held.
+// handler will not run, and has its final at once. A handler that runs has to
+// return soon. mu is held.
 func (w *Worker) skip(t *task, cause error) {
 	if w.places.forget(t) {
 		t.res.stop(cause) // first, or serve would run the handler
 		w.runners.add([]*task{t})
+		return
 	}
+	w.watch(t)
 }
 
 // serve runs the handler for one request, on a goroutine of the runners.
@@ -297,6 +301,9 @@ func (w *Worker) serve(t *task) {
 	defer func() {
 		if !returned { // a panic, or runtime.Goexit
 			w.crashed(t, recover())
+		}
+		if t.late.replaced.Load() {
+			w.returned(t)
 		}
 	}()
 	r := &t.res

@@ -10,6 +10,7 @@ package omdp
 type places struct {
 	size    int   // all of them
 	free    int   // negative: so many more are taken than there are now
+	stuck   int   // tasks that were replaced and run on: at most size when one is added
 	waiting int   // tasks from first to last; none while a place is free
 	first   *task // the one that has waited longest
 	last    *task
@@ -19,9 +20,10 @@ type places struct {
 type turn uint8
 
 const (
-	turnNone    turn = iota // not come, over, or never to run
-	turnWaiting             // in the list
-	turnTaken               // it has a place
+	turnNone     turn = iota // not come, over, or never to run
+	turnWaiting              // in the list
+	turnTaken                // it has a place
+	turnReplaced             // it runs on, but its place was given to another
 )
 
 func newPlaces(n int) places { return places{size: n, free: n} }
@@ -77,6 +79,27 @@ func (p *places) leave(t *task) (next *task) {
 	p.forget(next)
 	next.turn = turnTaken
 	return next
+}
+
+// replace frees the place of a task that runs on, and returns the task that
+// takes it, if any. It reports false, and does nothing, if as many as there are
+// places were replaced already: so what runs is bounded.
+func (p *places) replace(t *task) (next *task, ok bool) {
+	if t.turn != turnTaken || p.stuck >= p.size {
+		return nil, false
+	}
+	next = p.leave(t)
+	t.turn = turnReplaced
+	p.stuck++
+	return next, true
+}
+
+// returned counts a task that was replaced, and runs no more.
+func (p *places) returned(t *task) {
+	if t.turn == turnReplaced {
+		t.turn = turnNone
+		p.stuck--
+	}
 }
 
 // forget takes a task out of the list. It reports false if it does not wait.

@@ -390,9 +390,36 @@ func TestPlaces(t *testing.T) {
 		r := rand.New(rand.NewPCG(seed, 2))
 		n := 1 + r.IntN(5)
 		p := newPlaces(n)
-		var taken, waiting []*task
+		var taken, waiting, replaced []*task
 		for range 100 {
-			switch r.IntN(4) {
+			switch r.IntN(6) {
+			case 5:
+				if len(replaced) > 0 {
+					i := r.IntN(len(replaced))
+					p.returned(replaced[i])
+					p.returned(replaced[i])
+					replaced = slices.Delete(replaced, i, i+1)
+				}
+			case 4:
+				if len(taken) == 0 {
+					continue
+				}
+				i := r.IntN(len(taken))
+				next, ok := p.replace(taken[i])
+				if ok != (len(replaced) < n) {
+					t.Fatalf("seed %d: replaced %v, %d were and there are %d places", seed, ok, len(replaced), n)
+				}
+				if !ok {
+					continue
+				}
+				if p.leave(taken[i]) != nil {
+					t.Fatalf("seed %d: a place that was given away was left", seed)
+				}
+				replaced = append(replaced, taken[i])
+				taken = slices.Delete(taken, i, i+1)
+				if next != nil {
+					taken, waiting = append(taken, next), waiting[1:]
+				}
 			case 3:
 				n = 1 + r.IntN(5)
 				got := p.resize(n)
@@ -433,7 +460,7 @@ func TestPlaces(t *testing.T) {
 				}
 				waiting = slices.Delete(waiting, i, i+1)
 			}
-			if len(taken)+p.free != n || p.waiting != len(waiting) || p.free > 0 && p.waiting > 0 {
+			if len(replaced) != p.stuck || len(taken)+p.free != n || p.waiting != len(waiting) || p.free > 0 && p.waiting > 0 {
 				t.Fatalf("seed %d: %d taken, %d free of %d; %d wait, counted %d", seed, len(taken), p.free, n, len(waiting), p.waiting)
 			}
 		}
