@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"maps"
 	"time"
+	"unicode/utf8"
 )
 
 // minWindow is the smallest window: less would stop at every message.
@@ -20,6 +21,7 @@ type CallOption struct {
 	kind    optionKind
 	timeout time.Duration
 	window  int
+	key     string
 	meta    map[string]string
 }
 
@@ -31,6 +33,7 @@ const (
 	optionMetadata
 	optionWindow
 	optionIdempotent
+	optionKey
 )
 
 // WithTimeout bounds the request, queueing included; the sooner of it and the
@@ -52,6 +55,11 @@ func WithMetadata(m map[string]string) CallOption {
 // WithWindow sets how many bytes of partials the worker may be ahead of the
 // reader of this request, from 4 KiB to 1 GiB. Zero is ClientConfig.Window.
 func WithWindow(bytes int) CallOption { return CallOption{kind: optionWindow, window: bytes} }
+
+// WithKey names what the request is about, in 1 to 255 bytes of UTF-8: a broker
+// whose policy for the service is [Sticky] gives requests with the same key to
+// the same worker while it can. Others ignore it. "" is none.
+func WithKey(key string) CallOption { return CallOption{kind: optionKey, key: key} }
 
 // Idempotent says that executing the request more than once does no harm. When
 // its worker is lost before a partial came, or the connection to its broker is,
@@ -89,6 +97,11 @@ func (r *call) apply(opts []CallOption) (timeout time.Duration, err error) {
 			r.options.failFast = true
 		case optionMetadata:
 			r.meta = o.meta
+		case optionKey:
+			if len(o.key) > maxKey || !utf8.ValidString(o.key) {
+				return 0, &callError{err: fmt.Errorf("WithKey: %.40q, %d bytes, is not UTF-8 of at most 255", o.key, len(o.key)), service: r.service, outcome: NotSent}
+			}
+			r.options.key = o.key
 		case optionIdempotent:
 			r.idempotent = true
 		case optionWindow:

@@ -88,6 +88,7 @@ type simConf struct {
 	window   time.Duration
 	credit   int64
 	tight    bool
+	policies [2]DispatchPolicy // of the services
 }
 
 const (
@@ -119,6 +120,16 @@ func simScene(head uint64) simConf {
 	c.window = [...]time.Duration{20 * time.Second, 20 * time.Second, 3 * time.Second, 0}[next(4)]
 	c.credit = [...]int64{0, 100, 1000}[next(3)]
 	c.tight = next(4) == 0
+	switch mix64(c.head) % 8 {
+	case 0:
+		c.policies = [2]DispatchPolicy{LeastLoaded, LeastRecentlyUsed}
+	case 1:
+		c.policies = [2]DispatchPolicy{Sticky, LeastRecentlyUsed}
+	case 2:
+		c.policies = [2]DispatchPolicy{LeastRecentlyUsed, Sticky}
+	case 3:
+		c.policies = [2]DispatchPolicy{Sticky, LeastLoaded}
+	}
 	if c.mood == 3 {
 		c.raws = 1 + next(simRaws)
 	} else {
@@ -266,6 +277,9 @@ func (w *simWorld) reset(head uint64) {
 		w.procs = append(w.procs, &r.simProc)
 	}
 }
+
+// key is what the requests of some calls have as theirs.
+func (w *simWorld) key(call int) string { return [...]string{"", "a", "b", "c"}[call%4] }
 
 func (w *simWorld) service(s byte) string { return [...]string{"even", "odd"}[int(s)%w.conf.services] }
 
