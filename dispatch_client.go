@@ -13,7 +13,10 @@ func (d *dispatcher) fromClient(l int, id []byte, p *peer, m *message) {
 	case opHeartbeat:
 		d.onClientHeartbeat(l, id, p, m)
 	case opCredit:
-		if r := d.lookup(p, m.rid); r != nil && r.slot != nil && r.slot.worker.adv {
+		r := d.lookup(p, m.rid)
+		if r == nil {
+			d.stats.Stray++
+		} else if r.slot != nil && r.slot.worker.adv {
 			r.slot.owed = min(r.slot.owed+m.credit, maxCredit)
 			d.payCredit(r.slot)
 		}
@@ -21,6 +24,8 @@ func (d *dispatcher) fromClient(l int, id []byte, p *peer, m *message) {
 		if r := d.lookup(p, m.rid); r != nil {
 			d.stats.Canceled++
 			d.drop(r, causeClient)
+		} else {
+			d.stats.Stray++
 		}
 	}
 }

@@ -42,6 +42,7 @@ var limitTests = map[string]func(t *testing.T){
 	"attempts of a call":                                         limitAttempts,
 	"attempts besides the first, all calls of a client together": limitRetries,
 	"ids of ended requests that a broker remembers":              limitFinished,
+	"a handler that goes on after its `ctx` ended":               limitStuck,
 	"shutdown": limitShutdown,
 }
 

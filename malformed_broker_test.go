@@ -162,10 +162,10 @@ var toBroker = []struct {
 	}},
 	{form{"HELLO", fields("C", "8", theCaps)}, theClient, brokerWant{answers: []string{"C|8|*"}}, nil},
 	{form{"CREDIT", fields("C", "9", theRID, theAmount)}, theClient, brokerWant{worker: []string{"W|9|{TOKEN}|{LIVE}|1000"}}, map[string]brokerWant{
-		"rid binary": nothing, "rid unknown": nothing, "rid of 64 bytes": nothing,
+		"rid binary": stray, "rid unknown": stray, "rid of 64 bytes": stray,
 	}},
 	{form{"CANCEL", fields("C", "10", theRID)}, theClient, canceled, map[string]brokerWant{
-		"rid binary": nothing, "rid unknown": nothing, "rid of 64 bytes": nothing,
+		"rid binary": stray, "rid unknown": stray, "rid of 64 bytes": stray,
 	}},
 
 	{form{"READY", fields("W", "1", theService, theCaps)}, newWorker, registers, map[string]brokerWant{
@@ -182,6 +182,9 @@ var toBroker = []struct {
 	{form{"HELLO", fields("W", "8", theCaps)}, theWorker, stays, nil},
 	{form{"DRAIN", fields("W", "11")}, theWorker, brokerWant{answers: []string{"W|11"}, after: foreign}, nil}, // it is told once
 }
+
+// stray: it is for a request that its sender does not have.
+var stray = brokerWant{moves: "Stray 1"}
 
 func lostAs(rid string) brokerWant {
 	return brokerWant{moves: "UnknownRequests 1", answers: []string{"C|3|" + rid + `|{"status":"LOST"}`}}
