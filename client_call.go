@@ -185,14 +185,14 @@ func (c *Client) enter(r *call, timeout time.Duration) error {
 	r.phase = phaseLive
 	c.counts.requests.Add(1)
 	c.table.add(&r.pending)
+	var l link
+	if best := c.table.best; best != nil {
+		l = c.conns[best.index].link
+		c.table.put(&r.pending, best, now, l.Seq(), l.Begin())
+	}
 	sooner := c.rearm()
-	if best := c.table.best; best == nil {
-		c.mu.Unlock()
-	} else {
-		l := c.conns[best.index].link
-		out := l.Begin()
-		c.table.put(&r.pending, best, now, l.Seq(), out)
-		c.mu.Unlock()
+	c.mu.Unlock()
+	if l != nil {
 		l.Flush()
 	}
 	if sooner {

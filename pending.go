@@ -116,7 +116,8 @@ func newPendingTable(c tableConfig) *pendingTable {
 
 func (t *pendingTable) len() int { return len(t.entries) }
 
-// add takes p in, waiting for a link. Its n, rid and deadline are set.
+// add takes p in, waiting for a link. Its n, rid and deadline are set. Where
+// there is a connection for new requests, put has to follow.
 func (t *pendingTable) add(p *pending) {
 	p.attempt, p.after, p.maybe, p.bounced, p.partial = 1, 0, false, false, false
 	p.link, p.seq, p.confirmed, p.at = nil, 0, false, nowhere
@@ -130,7 +131,10 @@ func (t *pendingTable) add(p *pending) {
 	t.entries[p.n] = p
 	t.unsent += len(p.data)
 	t.budget.earn()
-	t.timing.schedule(p)
+	p.due = never
+	if t.best == nil { // else put follows: one place among the timers is enough
+		t.timing.schedule(p)
+	}
 }
 
 // put sends p on l, as the message seq of that connection, with the time that

@@ -397,11 +397,13 @@ func (c *simClient) call(service byte, idem, failFast bool, timeout time.Duratio
 	}
 	c.open = append(c.open, simPending{p, int32(i)})
 	c.table.add(p)
+	best := c.table.best
+	if best != nil {
+		c.table.put(p, best, now, uint64(c.conns[best.index].link.seq), &c.out)
+	}
 	c.wake()
-	if best := c.table.best; best != nil {
-		k := &c.conns[best.index]
-		c.table.put(p, best, now, uint64(k.link.seq), &c.out)
-		c.flush(k)
+	if best != nil {
+		c.flush(&c.conns[best.index])
 	}
 	c.checked()
 }
