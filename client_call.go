@@ -188,7 +188,8 @@ func (c *Client) enter(r *call, timeout time.Duration) error {
 	var l link
 	if best := c.table.best; best != nil {
 		l = c.conns[best.index].link
-		c.table.put(&r.pending, best, now, l.Seq(), l.Begin())
+		out := l.Begin() // Seq is asked within
+		c.table.put(&r.pending, best, now, l.Seq(), out)
 	}
 	sooner := c.rearm()
 	c.mu.Unlock()
