@@ -144,6 +144,7 @@ func NewClient(endpoint string, config *ClientConfig) (*Client, error) {
 	c.table = newPendingTable(tableConfig{
 		life: c.life, prefix: newLifeID()[:prefixLen] + "-", beat: s.heartbeat, liveness: s.liveness, window: int64(c.config.Window),
 		links: len(endpoints), maxAttempts: c.config.MaxAttempts, budget: c.config.RetryBudget, random: rand.Uint64,
+		unread: func(p *pending) bool { return p.owner.unread.Load() > 0 },
 	})
 	c.runners.limit = max(c.config.MaxOutstanding, defaultOutstanding)
 	for i, e := range endpoints {

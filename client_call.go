@@ -31,6 +31,7 @@ type call struct {
 
 	// bytes that were consumed and not granted anew yet
 	consumed atomic.Int64
+	unread   atomic.Int32 // partials that wait for the user
 
 	// kindCall
 	result reply
@@ -353,12 +354,19 @@ func (r *call) push(e event, bound int, drop bool) (over bool) {
 	return r.client.runners.push(r, e, bound, drop)
 }
 
-// read notes that the user took size bytes.
+// read notes that the user took a partial of size bytes.
 func (r *call) read(size int) {
-	if n := r.consume(size); n > 0 {
-		r.client.mu.Lock()
-		r.client.grant(r, n)
+	r.unread.Add(-1)
+	n := r.consume(size)
+	if n == 0 && r.idle <= 0 {
+		return
 	}
+	c := r.client
+	c.mu.Lock()
+	if r.idle > 0 {
+		r.stirred = c.now()
+	}
+	c.grant(r, n)
 }
 
 // consume counts bytes that were read or dropped, and returns how many the

@@ -31,11 +31,19 @@ const (
 	optionMetadata
 	optionWindow
 	optionIdempotent
+	optionIdle
 )
 
 // WithTimeout bounds the request, queueing included; the sooner of it and the
 // context's deadline holds. Zero is the client's default, negative is none.
 func WithTimeout(d time.Duration) CallOption { return CallOption{kind: optionTimeout, timeout: d} }
+
+// WithIdleTimeout bounds the time without a partial: the request fails with
+// ErrTimeout, and its handler's context ends, when none came for d since it was
+// sent or since the last one was read. The time in its broker's queue counts;
+// heartbeats don't, nor does the time for which a partial waits to be read.
+// Zero or less is no bound, which is the default.
+func WithIdleTimeout(d time.Duration) CallOption { return CallOption{kind: optionIdle, timeout: d} }
 
 // FailFast makes the request fail with ErrNoWorker at once when no worker is
 // registered for its service, instead of waiting for one until its timeout.
@@ -91,6 +99,8 @@ func (r *call) apply(opts []CallOption) (timeout time.Duration, err error) {
 			r.meta = o.meta
 		case optionIdempotent:
 			r.idempotent = true
+		case optionIdle:
+			r.idle = o.timeout
 		case optionWindow:
 			if o.window != 0 {
 				r.window = o.window

@@ -170,6 +170,7 @@ func (c *clientConn) onPartial(m *message, now instant) {
 		c.counts.partials.Add(1)
 		return
 	}
+	r.unread.Add(1)
 	c.mu.Unlock()
 	c.counts.partials.Add(1)
 	part := parseReply(r.service, m.body)
@@ -282,7 +283,11 @@ func (c *Client) expire(w *clientTurn) instant {
 	}
 	c.sayCancel(w.expired)
 	for _, p := range w.expired {
-		c.finish(p.owner, p.conclude(reply{err: &callError{err: ErrTimeout, service: p.service, outcome: p.outcome()}}), false)
+		err := &callError{err: ErrTimeout, service: p.service, outcome: p.outcome()}
+		if p.idled(now) {
+			err.detail = fmt.Sprint("nothing came for ", p.idle)
+		}
+		c.finish(p.owner, p.conclude(reply{err: err}), false)
 	}
 	return alarm
 }

@@ -46,6 +46,10 @@ type pending struct {
 	confirmed bool    // a worker was said to have it
 	hellos    int     // how many HELLOs went out before it on its link
 
+	// Its partials, if it may not be without one for so long.
+	idle    time.Duration // 0: it may
+	stirred instant       // it was sent, one came, or one was read
+
 	due        instant // when its timer fires, see dueAt
 	at         int     // where its timer is: a place in the heap, or one of the below
 	prev, next *pending
@@ -81,8 +85,9 @@ type tableConfig struct {
 	window      int64 // bytes of credit that a request grants, if it does not say otherwise
 	links       int
 	maxAttempts int
-	budget      int           // attempts besides the first that may be made at once; negative: no limit
-	random      func() uint64 // jitter
+	budget      int                   // attempts besides the first that may be made at once; negative: no limit
+	random      func() uint64         // jitter
+	unread      func(p *pending) bool // partials of it wait for its reader; nil: none ever do
 }
 
 // clientTurn is what a turn of the timers asks for. Its slices are reused.
@@ -141,6 +146,7 @@ func (t *pendingTable) add(p *pending) {
 // is left to it.
 func (t *pendingTable) put(p *pending, l *tableLink, now instant, seq uint64, out *batch.Out) {
 	p.link, p.seq, p.sent, p.heard, p.confirmed, p.hellos = l, seq, now, now, false, l.hellos
+	p.stirred = now
 	l.onLink++
 	t.onLinks++
 	t.unsent -= len(p.data)
@@ -252,8 +258,12 @@ func (t *pendingTable) rename(p *pending) {
 // expire does what the timers of requests ask for at now: w.expired are removed.
 func (t *pendingTable) expire(now instant, w *clientTurn) {
 	for p := t.timing.soonest(); p != nil && p.due <= now; p = t.timing.soonest() {
-		if p.link == nil && p.after != 0 && now < p.deadline {
+		switch {
+		case p.link == nil && p.after != 0 && now < p.deadline:
 			p.after, w.again = 0, true
+			t.timing.reschedule(p)
+			continue
+		case t.stirs(now, p):
 			t.timing.reschedule(p)
 			continue
 		}

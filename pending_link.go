@@ -144,7 +144,7 @@ func (t *pendingTable) onPartial(now instant, l *tableLink, m *message) *pending
 	if p == nil || p.link != l {
 		return nil
 	}
-	p.heard, p.partial = now, true
+	p.heard, p.partial, p.stirred = now, true, now
 	return p
 }
 
