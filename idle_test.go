@@ -20,14 +20,14 @@ func TestIdleTimeout(t *testing.T) {
 		s := c.RequestStream(t.Context(), "echo", nil, WithIdleTimeout(time.Second), WithTimeout(-1))
 		rid := l.request(t, "C|2|echo|")
 		for range 5 {
-			time.Sleep(900 * time.Millisecond)
+			<-time.After(900 * time.Millisecond)
 			l.say("C", "6", rid, `{"status":200,"msg":"x"}`)
 			if _, err := s.message(); err != nil {
 				t.Fatal(err)
 			}
 		}
 		for range 3 {
-			time.Sleep(200 * time.Millisecond)
+			<-time.After(200 * time.Millisecond)
 			l.say("C", "4", rid) // a heartbeat is no partial
 		}
 		_, err := s.message()
@@ -58,7 +58,7 @@ func TestIdleTimeoutSlowReader(t *testing.T) {
 			l.say("C", "6", rid, `{"status":200,"msg":"x"}`)
 		}
 		for range 3 {
-			time.Sleep(1500 * time.Millisecond) // the reader is slow
+			<-time.After(1500 * time.Millisecond) // the reader is slow
 			if _, err := s.message(); err != nil {
 				t.Fatal(err)
 			}
@@ -90,7 +90,7 @@ func TestIdleTimeoutBesideOthers(t *testing.T) {
 		for _, d := range []time.Duration{0, -1} {
 			done = goCall(t.Context(), c, "echo", "x", WithIdleTimeout(d))
 			rid := l.request(t, "C|2|echo|")
-			time.Sleep(4 * time.Second)
+			<-time.After(4 * time.Second)
 			l.say("C", "3", rid, `{"status":200,"msg":"x"}`)
 			if r := <-done; r.err != nil {
 				t.Errorf("without a bound (%v): %v", d, r.err)
@@ -108,7 +108,7 @@ func TestIdleTimeoutAttempts(t *testing.T) {
 		l.welcome(t)
 		done := goCall(t.Context(), c, "echo", "x", Idempotent(), WithIdleTimeout(time.Second), WithTimeout(-1))
 		rid := l.request(t, "C|2|echo|")
-		time.Sleep(999 * time.Millisecond)
+		<-time.After(999 * time.Millisecond)
 		l.say("C", "3", rid, `{"status":"W_ERROR"}`)
 		l.request(t, "C|2|echo|")
 		start := time.Now()
