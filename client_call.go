@@ -24,14 +24,15 @@ type call struct {
 
 	client *Client
 	kind   callKind
-	small  [64]byte // where data begins
-	window int
+	small  [64]byte    // where data begins
 	detach func() bool // stops watching the context; nil if it never ends
 	phase  phase       // guarded by Client.mu
 
 	// bytes that were consumed and not granted anew yet
 	consumed atomic.Int64
 	unread   atomic.Int32 // partials that wait for the user
+	share    atomic.Int64 // what may be consumed without a word to the worker
+	blocked  atomic.Bool  // the worker waits for credit, and nothing came since it said so
 
 	// kindCall
 	result reply
@@ -356,9 +357,10 @@ func (r *call) push(e event, bound int, drop bool) (over bool) {
 
 // read notes that the user took a partial of size bytes.
 func (r *call) read(size int) {
-	r.unread.Add(-1)
+	left := r.unread.Add(-1)
 	n := r.consume(size)
-	if n == 0 && r.idle <= 0 {
+	starved := left == 0 && r.blocked.Load()
+	if n == 0 && r.idle <= 0 && !starved {
 		return
 	}
 	c := r.client
@@ -366,14 +368,18 @@ func (r *call) read(size int) {
 	if r.idle > 0 {
 		r.stirred = c.now()
 	}
-	c.grant(r, n)
+	if starved {
+		c.widen(r, n)
+	} else {
+		c.grant(r, n, 0)
+	}
 }
 
 // consume counts bytes that were read or dropped, and returns how many the
 // worker is to be told of now: a share of the window at a time.
 func (r *call) consume(size int) int {
 	n := r.consumed.Add(int64(size))
-	if n < int64(r.window/creditShare) || !r.consumed.CompareAndSwap(n, 0) {
+	if n < r.share.Load() || !r.consumed.CompareAndSwap(n, 0) {
 		return 0
 	}
 	return int(n)

@@ -58,7 +58,8 @@ func WithMetadata(m map[string]string) CallOption {
 }
 
 // WithWindow sets how many bytes of partials the worker may be ahead of the
-// reader of this request, from 4 KiB to 1 GiB. Zero is ClientConfig.Window.
+// reader of this request, from 4 KiB to 1 GiB: the window does not grow. Zero
+// is ClientConfig.Window, which grows up to MaxWindow.
 func WithWindow(bytes int) CallOption { return CallOption{kind: optionWindow, window: bytes} }
 
 // Idempotent says that executing the request more than once does no harm. When
@@ -88,7 +89,7 @@ func metadataSize(m map[string]string) int {
 
 // apply takes the options over.
 func (r *call) apply(opts []CallOption) (timeout time.Duration, err error) {
-	r.window = r.client.config.Window
+	window := r.client.config.Window
 	for i := range opts {
 		switch o := &opts[i]; o.kind {
 		case optionTimeout:
@@ -103,20 +104,19 @@ func (r *call) apply(opts []CallOption) (timeout time.Duration, err error) {
 			r.idle = o.timeout
 		case optionWindow:
 			if o.window != 0 {
-				r.window = o.window
+				window, r.options.credit = o.window, int64(o.window)
 			}
 		}
 	}
-	if r.window < minWindow || r.window > 1<<30 {
-		return 0, &callError{err: fmt.Errorf("WithWindow: %d is not from 4 KiB to 1 GiB", r.window), service: r.service, outcome: NotSent}
+	if window < minWindow || window > maxWindow {
+		return 0, &callError{err: fmt.Errorf("WithWindow: %d is not from 4 KiB to 1 GiB", window), service: r.service, outcome: NotSent}
 	}
 	if n := metadataSize(r.meta); n > maxMetadata {
 		return 0, &callError{err: ErrTooLarge, service: r.service, outcome: NotSent, detail: fmt.Sprintf("metadata of %d bytes, the limit is %d", n, maxMetadata)}
 	}
 	r.consumed.Store(0)
-	if r.window != r.client.config.Window {
-		r.options.credit = int64(r.window)
-	}
+	r.window = int64(window)
+	r.share.Store(r.window / creditShare)
 	if timeout < 0 {
 		timeout = -1
 	}

@@ -55,6 +55,7 @@ type peer struct {
 	beats bool // it beats, so its silence means something
 	adv   bool // it advertised: extensions may be sent to it
 	pack  bool // it reads envelopes
+	grow  bool // its windows grow
 	told  time.Duration
 	life  string // its own id, when it advertised
 
@@ -106,6 +107,7 @@ type request struct {
 	reported bool  // its client was sent a worker's final
 	failFast bool  // it does not wait for a worker to come
 	window   int64 // bytes of credit; 0: the client grants none
+	grows    bool  // the window may grow
 	slot     *slot // nil while queued
 	queue    *clientQueue
 

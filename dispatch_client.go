@@ -14,8 +14,7 @@ func (d *dispatcher) fromClient(l int, id []byte, p *peer, m *message) {
 		d.onClientHeartbeat(l, id, p, m)
 	case opCredit:
 		if r := d.lookup(p, m.rid); r != nil && r.slot != nil && r.slot.worker.adv {
-			r.slot.owed = min(r.slot.owed+m.credit, maxCredit)
-			d.payCredit(r.slot)
+			d.onCredit(r, m)
 		}
 	case opCancel:
 		if r := d.lookup(p, m.rid); r != nil {
@@ -62,7 +61,7 @@ func (d *dispatcher) onHello(l int, id []byte, p *peer, m *message) {
 		d.rekey(p, d.requests.keyOf(c.ID, -1))
 	}
 	p.adv, p.life, p.told, p.window = true, c.ID, c.interval(), min(c.Credit, 1<<40)
-	p.pack = c.Pack > 0
+	p.pack, p.grow = c.Pack > 0, c.Grow > 0
 	if d.mayTell(p) {
 		appendHelloTo(d.open(p), p.id, headerClient, &d.self)
 		d.close(p, origin{})
@@ -305,8 +304,9 @@ func (d *dispatcher) addRequest(p *peer, s *service, rid []byte, o options, hash
 	r.client, r.service, r.arrived = p, s, d.now
 	r.attempt, r.asked, r.reported, r.failFast = 0, max(o.attempt, 1), false, o.failFast
 	r.ridLen = copy(r.ridBuf[:], rid)
-	if r.window = p.window; o.credit > 0 && p.adv {
-		r.window = o.credit
+	r.window, r.grows = p.window, p.grow
+	if o.credit > 0 && p.adv { // the caller has set a bound
+		r.window, r.grows = o.credit, false
 	}
 	d.requests.add(r, hash)
 	d.own(r)

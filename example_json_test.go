@@ -162,3 +162,30 @@ func ExampleStream_pipe() {
 	fmt.Printf("%q %v\n", b.String(), err)
 	// Output: "line 0\nline 1\n" <nil>
 }
+
+// A handler that would rather skip what is stale than wait for a slow reader.
+func ExampleResponse_Room() {
+	const endpoint = "inproc://example-room"
+	defer broker(endpoint).Close()
+	defer worker(endpoint, "prices", func(_ context.Context, _ *omdp.Request, res *omdp.Response) error {
+		for price := range 3 {
+			if res.Room() < 1<<10 {
+				continue // the next one will do
+			}
+			if err := res.Send(price); err != nil {
+				return err
+			}
+		}
+		return nil
+	}).Close()
+	c := client(endpoint)
+	defer c.Close()
+
+	for price, err := range omdp.RangeJSON[int](c.RequestStream(context.Background(), "prices", nil)) {
+		fmt.Println(price, err)
+	}
+	// Output:
+	// 0 <nil>
+	// 1 <nil>
+	// 2 <nil>
+}

@@ -34,6 +34,7 @@ var limitTests = map[string]func(t *testing.T){
 	"requests of a worker at a time":                             limitConcurrency,
 	"messages that wait for a peer that does not read":           limitOutbox,
 	"partials ahead of a call's reader":                          limitWindow,
+	"the same, grown where it is what holds up a stream":         limitMaxWindow,
 	"the same from a worker that is not this library":            limitBuffer,
 	"requests that wait for a connection, or behind a slow one":  limitSendQueue,
 	"malformed messages of a peer":                               limitMalformed,

@@ -46,6 +46,9 @@ type pending struct {
 	confirmed bool    // a worker was said to have it
 	hellos    int     // how many HELLOs went out before it on its link
 
+	window  int64 // bytes that its worker may be ahead of its reader
+	widened int64 // … of which it has grown by so many
+
 	// Its partials, if it may not be without one for so long.
 	idle    time.Duration // 0: it may
 	stirred instant       // it was sent, one came, or one was read
@@ -73,6 +76,7 @@ type pendingTable struct {
 	timing  timing
 	budget  retryBudget
 	retries uint64
+	widened int64  // bytes by which windows have grown
 	scratch []byte // of an options frame
 }
 
@@ -83,6 +87,7 @@ type tableConfig struct {
 	beat        time.Duration
 	liveness    int
 	window      int64 // bytes of credit that a request grants, if it does not say otherwise
+	maxWindow   int64 // … and to which that grows
 	links       int
 	maxAttempts int
 	budget      int                   // attempts besides the first that may be made at once; negative: no limit
@@ -200,6 +205,7 @@ func (t *pendingTable) remove(p *pending) {
 	p.prev, p.next = nil, nil
 	delete(t.entries, p.n)
 	t.timing.unschedule(p)
+	t.narrow(p)
 }
 
 // cancel appends CANCEL for a request that was given up, or keeps it until the

@@ -12,7 +12,7 @@ const testBeat = 2500 * time.Millisecond
 
 func newTestTable() *pendingTable {
 	return newPendingTable(tableConfig{
-		life: "life", prefix: "life-", beat: testBeat, liveness: 3, window: 1000,
+		life: "life", prefix: "life-", beat: testBeat, liveness: 3, window: 1000, maxWindow: 5000,
 		links: 2, maxAttempts: 3, budget: 10, random: func() uint64 { return 0 },
 	})
 }
