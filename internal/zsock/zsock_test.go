@@ -24,7 +24,7 @@ func TestMain(m *testing.M) {
 		f()
 		return
 	}
-	leak.Main(m, leak.Count("open sockets", OpenSockets))
+	leak.Main(m, leak.Count("open sockets", OpenSockets), leak.Count("libzmq messages", Blocks))
 }
 
 // helpers are what this binary does as another process.
