@@ -334,13 +334,17 @@ func (r *request) keep(data, options []byte, s *batch.Store) {
 // letGo forgets what keep took, but for memory that the next one may use: what
 // is rare and large goes back, as no limit counts it any more.
 func (r *request) letGo() {
+	if r.block != nil || cap(r.data)+cap(r.options) > 16<<10 {
+		r.letGoLarge()
+	}
+}
+
+func (r *request) letGoLarge() {
 	if r.block != nil {
 		r.block.Drop()
-		r.block, r.data = nil, nil
+		r.block = nil
 	}
-	if cap(r.data)+cap(r.options) > 16<<10 {
-		r.data, r.options = nil, nil
-	}
+	r.data, r.options = nil, nil
 }
 
 // removeRequest forgets a request that is in no queue and no slot.

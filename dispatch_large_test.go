@@ -89,7 +89,8 @@ func (w *largeWorld) flush() {
 	out := w.take(0)
 	failed := map[string]batch.Status{}
 	for i := range out.Results {
-		in := out.Read(i)
+		var in batch.In
+		out.Read(i, &in)
 		f := in.Next()
 		id := string(f[0])
 		if _, ok := failed[id]; !ok {

@@ -272,7 +272,7 @@ func (d *dispatcher) settleSlowly(b *outbox) {
 	}
 	for k := len(undone) - 1; k >= 0; k-- {
 		i := undone[k]
-		if r := d.unsent(out.Read(i), b.oldOrigin[i]); r != nil {
+		if r := d.unsent(out, i, b.oldOrigin[i]); r != nil {
 			d.enqueue(r, true)
 		}
 	}
@@ -303,14 +303,16 @@ func (d *dispatcher) undo(sl *slot) *request {
 	return r
 }
 
-// unsent gives the request of an undone dispatch its data back from the packed
-// message. It returns nil if the request is gone by now.
-func (d *dispatcher) unsent(packed batch.In, o origin) *request {
+// unsent gives the request of an undone dispatch its data back from message i
+// of out. It returns nil if the request is gone by now.
+func (d *dispatcher) unsent(out *batch.Out, i int, o origin) *request {
 	if o.req == nil || o.req.client == nil {
 		return nil
 	}
+	var in batch.In
+	out.Read(i, &in)
 	var m message
-	parseAtWorker(packed.Next()[1:], &m) // our own message, so it is well-formed
+	parseAtWorker(in.Next()[1:], &m) // our own message, so it is well-formed
 	o.req.keep(m.data, m.options, d.store)
 	return o.req
 }

@@ -220,9 +220,11 @@ func (o *Out) Size(i int) int {
 	return n
 }
 
-// Read returns message i, to be read with Next. It borrows from o, until the
-// next Begin or Reset, and is not to be invalidated.
-func (o *Out) Read(i int) In { return In{B: o.Message(i), blocks: o.blocksOf(i)} }
+// Read makes in one that gives message i with Next. It borrows from o, until
+// the next Begin or Reset, and is not to be invalidated.
+func (o *Out) Read(i int, in *In) {
+	in.B, in.pos, in.blocks, in.block = o.Message(i), 0, o.blocksOf(i), 0
+}
 
 // AppendFrom appends message i of another batch. The two share its blocks.
 func (o *Out) AppendFrom(from *Out, i int) {

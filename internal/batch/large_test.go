@@ -49,7 +49,8 @@ func putLarge(o *Out, c byte) {
 
 func wantLarge(t *testing.T, o *Out, i int, c byte) {
 	t.Helper()
-	in := o.Read(i)
+	var in In
+	o.Read(i, &in)
 	m := in.Next()
 	if len(m) != 3 || string(m[0]) != "id" || !bytes.Equal(m[1], large(c)) || string(m[2]) != "end" {
 		t.Errorf("message %d: got %d frames, want the ones of %q", i, len(m), c)
@@ -140,7 +141,8 @@ func TestLargeFramesAreShared(t *testing.T) {
 	a.End()
 	in.Invalidate()
 	wantHeld(t, h, s, 2)
-	if got := a.Read(0); !slices.Equal(got.Next()[0], make([]byte, Large)) {
+	var got In
+	if a.Read(0, &got); !slices.Equal(got.Next()[0], make([]byte, Large)) {
 		t.Errorf("got other bytes after the In that they came in")
 	}
 	a.Reset()
@@ -158,7 +160,8 @@ func TestFrameIn(t *testing.T) {
 		o.FrameIn("[", large('x'), "]")
 		o.FrameIn("<", []byte("y"), ">")
 		o.End()
-		in := o.Read(0)
+		var in In
+		o.Read(0, &in)
 		m := in.Next()
 		if len(m) != 2 || string(m[0]) != "["+string(large('x'))+"]" || string(m[1]) != "<y>" {
 			t.Errorf("got %d frames, want [x…] and <y>", len(m))

@@ -45,6 +45,7 @@ type socket struct {
 	full   bool
 	large  int // exchanges for which a large buffer is kept
 	err    error
+	out    batch.In // the fallback's: what it sends
 }
 
 // outcome is what an exchange did beside filling its buffers.

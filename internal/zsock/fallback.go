@@ -64,11 +64,13 @@ func (s *socket) sendFallback(out *batch.Out, first int) (sent int, allAgain boo
 			out.Results[i] = st
 			continue
 		}
-		e := s.sendMessage(out.Read(i))
+		out.Read(i, &s.out)
+		e := s.sendMessage(&s.out)
 		if e == zmq4.Errno(syscall.EAGAIN) && !refreshed {
 			refreshed = true
 			s.eventsFallback()
-			e = s.sendMessage(out.Read(i))
+			out.Read(i, &s.out)
+			e = s.sendMessage(&s.out)
 		}
 		switch e {
 		case nil:
@@ -93,7 +95,7 @@ func (s *socket) sendFallback(out *batch.Out, first int) (sent int, allAgain boo
 }
 
 // sendMessage sends the one message in m; see send_message in exchange.c.
-func (s *socket) sendMessage(m batch.In) (again error) {
+func (s *socket) sendMessage(m *batch.In) (again error) {
 	frames := m.Next()
 	for i, f := range frames {
 		flags := zmq4.DONTWAIT
