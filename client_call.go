@@ -92,7 +92,7 @@ func (c *Client) Call(ctx context.Context, service string, data any, opts ...Cal
 // recycle gives a Call's entry back. It was removed from the table and done
 // was received from, so nobody else knows it.
 func (r *call) recycle() {
-	if cap(r.data) > 64<<10 {
+	if cap(r.data) > 128<<10 {
 		r.data = r.small[:0]
 	}
 	r.pending = pending{data: r.data[:0]}

@@ -4,6 +4,8 @@ import (
 	"hash/maphash"
 	"math/rand/v2"
 	"time"
+
+	"github.com/zmq-omdp/omdp/internal/batch"
 )
 
 // The core: pure. It is given what arrived and what time it is, and appends
@@ -111,8 +113,9 @@ type request struct {
 	slot     *slot // nil while queued
 	queue    *clientQueue
 
-	data, options []byte // owned, while queued
+	data, options []byte // while queued: owned, or what block holds
 	hasOptions    bool
+	block         *batch.Block // kept while queued; nil: data is no block
 
 	ofClient node[request]
 	inQueue  node[request]
@@ -162,6 +165,7 @@ type dispatcher struct {
 	slotFree list[slot]
 	timers   timers
 
+	store       *batch.Store // of large frames, which are passed on without a copy; nil: all are copied
 	boxes       []outbox
 	blocked     list[backlog] // peers that wait for room
 	retryAt     instant

@@ -1,6 +1,10 @@
 package omdp
 
-import "time"
+import (
+	"time"
+
+	"github.com/zmq-omdp/omdp/internal/batch"
+)
 
 // What clients send, and the life of a request from its acceptance to its end.
 
@@ -182,7 +186,7 @@ func (d *dispatcher) onRequest(l int, id []byte, p *peer, m *message) {
 		d.dispatch(r, w, m.data, m.options)
 		return
 	}
-	r.keep(m.data, m.options)
+	r.keep(m.data, m.options, d.store)
 	d.enqueue(r, false)
 }
 
@@ -315,10 +319,32 @@ func (d *dispatcher) addRequest(p *peer, s *service, rid []byte, o options, hash
 	return r
 }
 
-// keep copies what a queued request needs later.
-func (r *request) keep(data, options []byte) {
-	r.data = append(r.data[:0], data...)
+// keep takes what a queued request needs later: a copy, or the block that the
+// data is. letGo is its end.
+func (r *request) keep(data, options []byte, s *batch.Store) {
+	if r.block = s.Find(data); r.block != nil {
+		r.block.Keep()
+		r.data = r.block.Bytes
+	} else {
+		r.data = append(r.data[:0], data...)
+	}
 	r.options, r.hasOptions = append(r.options[:0], options...), options != nil
+}
+
+// letGo forgets what keep took, but for memory that the next one may use: what
+// is rare and large goes back, as no limit counts it any more.
+func (r *request) letGo() {
+	if r.block != nil || cap(r.data)+cap(r.options) > 16<<10 {
+		r.letGoLarge()
+	}
+}
+
+func (r *request) letGoLarge() {
+	if r.block != nil {
+		r.block.Drop()
+		r.block = nil
+	}
+	r.data, r.options = nil, nil
 }
 
 // removeRequest forgets a request that is in no queue and no slot.
@@ -331,9 +357,7 @@ func (d *dispatcher) removeRequest(r *request) {
 	s.requests--
 	d.releaseService(s)
 	r.client, r.service, r.slot, r.queue = nil, nil, nil, nil
-	if cap(r.data) > 16<<10 || cap(r.options) > 16<<10 {
-		r.data, r.options = nil, nil // memory of rare large ones goes back
-	}
+	r.letGo()
 	if len(d.freeRequests) < 1<<14 {
 		d.freeRequests = append(d.freeRequests, r)
 	}

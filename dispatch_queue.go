@@ -160,9 +160,7 @@ func (d *dispatcher) pump(s *service) {
 			}
 		}
 		d.dispatch(r, w, r.data, options)
-		if cap(r.data)+cap(r.options) > 16<<10 { // memory that no limit counts any more
-			r.data, r.options = nil, nil
-		}
+		r.letGo()
 	}
 }
 

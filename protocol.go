@@ -444,6 +444,11 @@ func appendReplyJSON(o *batch.Out, c op, token, rid, code string, value []byte) 
 	head(o, headerWorker, c)
 	o.FrameString(token)
 	o.FrameString(rid)
+	if len(value) >= batch.Large {
+		o.FrameIn(`{"status":`+code+`,"msg":`, value, `}`)
+		o.End()
+		return
+	}
 	o.OpenFrame()
 	o.B = append(o.B, `{"status":`...)
 	o.B = append(o.B, code...)

@@ -313,11 +313,12 @@ func plainLong(b []byte) bool {
 	if bytes.IndexByte(b, '"') >= 0 || bytes.IndexByte(b, '\\') >= 0 {
 		return false
 	}
-	i := 0
+	i, or := 0, uint64(0)
 	for ; i+32 <= len(b); i += 32 {
 		c := b[i : i+32]
 		w0, w1 := binary.NativeEndian.Uint64(c), binary.NativeEndian.Uint64(c[8:])
 		w2, w3 := binary.NativeEndian.Uint64(c[16:]), binary.NativeEndian.Uint64(c[24:])
+		or |= w0 | w1 | w2 | w3
 		if ((w0-spaces)&^w0|(w1-spaces)&^w1|(w2-spaces)&^w2|(w3-spaces)&^w3)&highs != 0 {
 			return false
 		}
@@ -326,8 +327,9 @@ func plainLong(b []byte) bool {
 		if b[i] < 0x20 {
 			return false
 		}
+		or |= uint64(b[i])
 	}
-	return utf8.Valid(b)
+	return or&highs == 0 || utf8.Valid(b)
 }
 
 // appendJSONString appends s as a JSON string, as JSON.stringify would write
