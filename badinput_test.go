@@ -82,6 +82,7 @@ func TestBadConfigs(t *testing.T) {
 		{omdp.BrokerConfig{Heartbeat: 25 * time.Hour}, "Heartbeat: 25h0m0s"},
 		{omdp.BrokerConfig{Liveness: -1}, "Liveness: -1"},
 		{omdp.BrokerConfig{Liveness: 1001}, "Liveness: 1001"},
+		{omdp.BrokerConfig{Dispatch: map[string]omdp.DispatchPolicy{"s": 3}}, `Dispatch["s"]: DispatchPolicy(3)`},
 		{omdp.BrokerConfig{Limits: omdp.Limits{MaxFrame: -1}}, "Limits.MaxFrame: -1"},
 		{omdp.BrokerConfig{Limits: omdp.Limits{ServiceQueue: -1}}, "Limits.ServiceQueue: -1"},
 		{omdp.BrokerConfig{Limits: omdp.Limits{ServiceBytes: -1}}, "Limits.ServiceBytes: -1"},

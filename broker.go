@@ -6,7 +6,9 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"maps"
 	"math"
+	"slices"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -40,6 +42,9 @@ type BrokerConfig struct {
 	// DrainTimeout is how long Run lets requests in progress finish after its
 	// context ended; default 10 s, negative for not at all.
 	DrainTimeout time.Duration
+	// Dispatch says which worker is given the next request, by service; the
+	// entry "" is for services without one. Default LeastRecentlyUsed for all.
+	Dispatch map[string]DispatchPolicy
 	// Limits bound what peers can make the broker hold.
 	Limits Limits
 	// Logger is told of changes of state, never of messages; nil is silent.
@@ -115,6 +120,7 @@ func NewBroker(endpoint string, config *BrokerConfig) (*Broker, error) {
 	b := &Broker{done: make(chan struct{}), drained: make(chan struct{}), epoch: time.Now(), timerAt: never}
 	if config != nil {
 		b.config = *config
+		b.config.Dispatch = maps.Clone(config.Dispatch)
 	}
 	c := &b.config
 	b.endpoints = append([]string{endpoint}, c.Listeners...)
@@ -138,6 +144,7 @@ func NewBroker(endpoint string, config *BrokerConfig) (*Broker, error) {
 	crand.Read(seed[:])
 	b.core = newDispatcher(lim, caps{V: 1, ID: newLifeID(), HB: c.Heartbeat.Milliseconds(), Pack: 1}, seed, len(b.endpoints))
 	b.core.pass(zsock.NewStore(zsock.Options{}, true))
+	b.core.policies = c.Dispatch
 	return b, nil
 }
 
@@ -159,6 +166,11 @@ func (c *BrokerConfig) fill() (limits, error) {
 		return limits{}, fmt.Errorf("Heartbeat: %v is not from 10ms to 24h", c.Heartbeat)
 	case c.Liveness < 2 || c.Liveness > 1000:
 		return limits{}, fmt.Errorf("Liveness: %d is not from 2 to 1000", c.Liveness)
+	}
+	for _, name := range slices.Sorted(maps.Keys(c.Dispatch)) {
+		if p := c.Dispatch[name]; !p.valid() || len(name) > maxService {
+			return limits{}, fmt.Errorf("Dispatch[%.40q]: %v is no policy, or the name has over 255 bytes", name, p)
+		}
 	}
 	l := &c.Limits
 	for _, f := range []struct {

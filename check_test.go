@@ -350,6 +350,7 @@ func (k *checker) checkServices() {
 				s.name, s.workers, s.draining, s.requests, s.queued, s.hasty, s.bytes, *c)
 		}
 		walk(k, "free workers", s.name, &s.ready)
+		k.checkPolicy(s)
 		if s.ready.n != c.ready {
 			k.bad("S2: service %q: %d free workers, counted %d", s.name, s.ready.n, c.ready)
 		}
@@ -359,6 +360,26 @@ func (k *checker) checkServices() {
 		// I13: never a queued request and a free worker of its service after a step.
 		if s.queued > 0 && s.ready.n > 0 {
 			k.bad("I13: service %q: %d queued, %d workers free", s.name, s.queued, s.ready.n)
+		}
+	}
+}
+
+// checkPolicy: S2: what a service's policy looks at agrees with the free workers.
+func (k *checker) checkPolicy(s *service) {
+	if s.policy == LeastLoaded && len(s.loads) != s.ready.n || s.policy != LeastLoaded && len(s.loads) > 0 {
+		k.bad("S2: service %q: %d workers by load, %d are free", s.name, len(s.loads), s.ready.n)
+	}
+	for i, w := range s.loads {
+		if w.loadAt != i+1 || !w.ready.listed() || w.service != s || i > 0 && w.before(s.loads[(i-1)/2]) {
+			k.bad("S2: service %q: worker %q is not free, or in the wrong place by load", s.name, w.id)
+		}
+	}
+	if n := len(s.ring); s.policy == Sticky && n != s.workers*ringPoints || s.policy != Sticky && n > 0 {
+		k.bad("S2: service %q: %d points, %d workers", s.name, n, s.workers)
+	}
+	for i, p := range s.ring {
+		if p.worker.dead || p.worker.service != s || i > 0 && p.at < s.ring[i-1].at {
+			k.bad("S2: service %q: a point of a worker that is gone, or out of order", s.name)
 		}
 	}
 }

@@ -20,6 +20,8 @@ func TestClientOptions(t *testing.T) {
 			`{}`:                                     {WithTimeout(0)},
 			`{"timeout":-1}`:                         {WithTimeout(-time.Second)},
 			`{"failFast":true}`:                      {FailFast()},
+			`{"failFast":true,"key":"a b"}`:          {FailFast(), WithKey("a b")},
+			`{"key":"\"ü","meta":{"a":"1"}}`:         {WithMetadata(map[string]string{"a": "1"}), WithKey(`"ü`)},
 			`{"meta":{"a":"1"}}`:                     {WithMetadata(map[string]string{"a": "1"})},
 			`{"timeout":1,"failFast":true}`:          {FailFast(), WithTimeout(time.Microsecond)},
 			`{"timeout":60001,"meta":{"trace":"x"}}`: {WithTimeout(time.Minute + time.Millisecond), WithMetadata(map[string]string{"trace": "x"})},
@@ -64,7 +66,7 @@ func TestClientRefuses(t *testing.T) {
 		}
 		wantError(t, "a large body", call("echo", strings.Repeat("x", 2047)), ErrTooLarge, NotSent)
 		for _, err := range []error{
-			call("", nil), call(strings.Repeat("s", 256), nil), call("echo", func() {}), call("echo", nil, WithWindow(1)),
+			call("", nil), call(strings.Repeat("s", 256), nil), call("echo", func() {}), call("echo", nil, WithWindow(1)), call("echo", nil, WithKey(strings.Repeat("k", 256))), call("echo", nil, WithKey("\xff")),
 			call("echo", []byte(nil), WithWindow(-1)),
 		} {
 			if err == nil || OutcomeOf(err) != NotSent {

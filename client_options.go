@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"maps"
 	"time"
+	"unicode/utf8"
 )
 
 // minWindow is the smallest window: less would stop at every message.
@@ -20,6 +21,7 @@ type CallOption struct {
 	kind    optionKind
 	timeout time.Duration
 	window  int
+	key     string
 	meta    map[string]string
 }
 
@@ -32,6 +34,7 @@ const (
 	optionWindow
 	optionIdempotent
 	optionIdle
+	optionKey
 )
 
 // WithTimeout bounds the request, queueing included; the sooner of it and the
@@ -61,6 +64,11 @@ func WithMetadata(m map[string]string) CallOption {
 // reader of this request, from 4 KiB to 1 GiB: the window does not grow. Zero
 // is ClientConfig.Window, which grows up to MaxWindow.
 func WithWindow(bytes int) CallOption { return CallOption{kind: optionWindow, window: bytes} }
+
+// WithKey names what the request is about, in 1 to 255 bytes of UTF-8: a broker
+// whose policy for the service is [Sticky] gives requests with the same key to
+// the same worker while it can. Others ignore it. "" is none.
+func WithKey(key string) CallOption { return CallOption{kind: optionKey, key: key} }
 
 // Idempotent says that executing the request more than once does no harm. When
 // its worker is lost before a partial came, or the connection to its broker is,
@@ -98,6 +106,11 @@ func (r *call) apply(opts []CallOption) (timeout time.Duration, err error) {
 			r.options.failFast = true
 		case optionMetadata:
 			r.meta = o.meta
+		case optionKey:
+			if len(o.key) > maxKey || !utf8.ValidString(o.key) {
+				return 0, &callError{err: fmt.Errorf("WithKey: %.40q, %d bytes, is not UTF-8 of at most 255", o.key, len(o.key)), service: r.service, outcome: NotSent}
+			}
+			r.options.key = o.key
 		case optionIdempotent:
 			r.idempotent = true
 		case optionIdle:

@@ -87,6 +87,8 @@ type peer struct {
 	resting     bool    // had its share of it; in dispatcher.resting
 	slots       list[slot]
 	ready       node[peer] // in service.ready while it may be given a request
+	usedAt      uint64     // which of all dispatches was its last
+	loadAt      int        // in service.loads, from 1; 0: not there
 	lost        []uint64   // ring of tokens that were taken back from it
 	lostAt      int
 	answered    [16]uint64 // ring of tokens under which it said finals
@@ -103,14 +105,15 @@ type request struct {
 	ridBuf  [maxRID]byte
 
 	arrived  instant
-	deadline timer // not armed: none
-	attempt  int   // dispatches so far that were sent: 0 or 1
-	asked    int   // which attempt of its client's this is, 1 for the first
-	reported bool  // its client was sent a worker's final
-	failFast bool  // it does not wait for a worker to come
-	window   int64 // bytes of credit; 0: the client grants none
-	grows    bool  // the window may grow
-	slot     *slot // nil while queued
+	deadline timer  // not armed: none
+	attempt  int    // dispatches so far that were sent: 0 or 1
+	asked    int    // which attempt of its client's this is, 1 for the first
+	reported bool   // its client was sent a worker's final
+	failFast bool   // it does not wait for a worker to come
+	key      uint64 // of its key, for services that are sticky; 0: none
+	window   int64  // bytes of credit; 0: the client grants none
+	grows    bool   // the window may grow
+	slot     *slot  // nil while queued
 	queue    *clientQueue
 
 	data, options []byte // while queued: owned, or what block holds
@@ -149,12 +152,13 @@ type note struct {
 
 // dispatcher is the core of a broker. It is not safe for concurrent use.
 type dispatcher struct {
-	lim    limits
-	self   caps
-	random *rand.ChaCha8
-	now    instant // of the turn
-	clock  clock
-	due    instant // what deadline returned last
+	lim      limits
+	self     caps
+	policies map[string]DispatchPolicy // by service; "" for the others; never changes
+	random   *rand.ChaCha8
+	now      instant // of the turn
+	clock    clock
+	due      instant // what deadline returned last
 
 	peers    []map[string]*peer // by listener, then by routing id
 	requests requestTable

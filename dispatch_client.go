@@ -182,8 +182,8 @@ func (d *dispatcher) onRequest(l int, id []byte, p *peer, m *message) {
 	}
 	d.stats.Accepted++
 	r := d.addRequest(p, s, m.rid, o, hash)
-	if w := s.ready.front(); w != nil && s.queued == 0 {
-		d.dispatch(r, w, m.data, m.options)
+	if s.queued == 0 && s.ready.front() != nil {
+		d.dispatch(r, s.pick(r.key), m.data, m.options)
 		return
 	}
 	r.keep(m.data, m.options, d.store)
@@ -307,6 +307,7 @@ func (d *dispatcher) addRequest(p *peer, s *service, rid []byte, o options, hash
 	}
 	r.client, r.service, r.arrived = p, s, d.now
 	r.attempt, r.asked, r.reported, r.failFast = 0, max(o.attempt, 1), false, o.failFast
+	r.key = keyHash(o.key)
 	r.ridLen = copy(r.ridBuf[:], rid)
 	r.window, r.grows = p.window, p.grow
 	if o.credit > 0 && p.adv { // the caller has set a bound

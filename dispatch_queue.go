@@ -15,6 +15,9 @@ type service struct {
 	draining int        // of these, those that take nothing new
 	requests int        // queued and in progress
 	ready    list[peer] // workers that may be given a request, the least recently used first
+	policy   DispatchPolicy
+	loads    loadHeap // the same workers, if it is LeastLoaded
+	ring     ring     // all its workers, if it is Sticky
 
 	turns  list[clientQueue] // clients that wait, the one whose turn it is first
 	queued int
@@ -36,7 +39,7 @@ type queueKey struct{ client, service uint32 }
 
 func (d *dispatcher) addService(name []byte) *service {
 	d.nextService++
-	s := &service{name: string(name), num: d.nextService}
+	s := &service{name: string(name), num: d.nextService, policy: d.policyOf(string(name))}
 	d.services[s.name] = s
 	return s
 }
@@ -135,8 +138,7 @@ func (d *dispatcher) freeQueue(q *clientQueue) {
 // pump gives queued requests to free workers until one of them runs out (I13).
 func (d *dispatcher) pump(s *service) {
 	for s.queued > 0 {
-		w := s.ready.front()
-		if w == nil {
+		if s.ready.front() == nil {
 			return
 		}
 		q := s.turns.front()
@@ -159,7 +161,7 @@ func (d *dispatcher) pump(s *service) {
 				options = []byte{}
 			}
 		}
-		d.dispatch(r, w, r.data, options)
+		d.dispatch(r, s.pick(r.key), r.data, options)
 		r.letGo()
 	}
 }

@@ -207,6 +207,9 @@ func (d *dispatcher) onReady(l int, id []byte, p *peer, m *message) {
 		appendHelloTo(d.open(p), p.id, headerWorker, &d.self)
 		d.close(p, origin{})
 	}
+	if s.policy == Sticky {
+		s.ring.add(p, d.random.Uint64())
+	}
 	d.growLost(p)
 	d.note(noteWorkerReady, p, "")
 	p.beatAt = d.now + d.lim.heartbeat
@@ -240,6 +243,9 @@ func (d *dispatcher) setReady(p *peer) {
 	case !may && p.ready.listed():
 		p.service.ready.remove(&p.ready)
 	}
+	if p.service != nil && p.service.policy == LeastLoaded {
+		p.service.loads.set(p, may)
+	}
 }
 
 // dispatchBurst is how many requests a worker is given in one batch at the
@@ -259,6 +265,7 @@ func (d *dispatcher) dispatch(r *request, w *peer, data, options []byte) {
 		w.resting = true
 		d.resting = append(d.resting, w)
 	}
+	w.usedAt = d.stats.Dispatched
 	w.service.ready.remove(&w.ready)
 	d.setReady(w)
 	var x *extra
@@ -492,6 +499,9 @@ func (d *dispatcher) workerLost(w *peer, reason string) {
 	s.workers--
 	if w.draining {
 		s.draining--
+	}
+	if s.policy == Sticky {
+		s.ring.remove(w)
 	}
 	d.abandoned(s)
 	d.releaseService(s)

@@ -65,6 +65,7 @@ func worldLimits() limits {
 func newWorld(tb testing.TB, src []byte) *world {
 	w := &world{tb: tb, src: src}
 	w.d = newDispatcher(worldLimits(), caps{V: 1, ID: "brokers-life", HB: 2500}, [32]byte{7}, 2)
+	w.d.policies = map[string]DispatchPolicy{"t": LeastLoaded, "__proto__": Sticky}
 	for i, id := range []string{"client-a", "client-b", "client-a", "client-d"} {
 		w.peers = append(w.peers, &simPeer{name: fmt.Sprint("c", i), l: i / 2, id: id, adv: i%2 == 0, pack: i == 0})
 	}
@@ -197,7 +198,7 @@ func (w *world) sendRequest(c *simPeer) {
 	case 2, 3:
 		f = append(f, fmt.Sprintf(`{"timeout":%d}`, 1+w.next(60)*50))
 	case 4:
-		f = append(f, `{"failFast":true,"timeout":3000}`)
+		f = append(f, `{"failFast":true,"timeout":3000,"key":"k"}`)
 	default:
 		f = append(f, "{}")
 	}

@@ -53,11 +53,13 @@
 // does I/O, so a slow callback holds up nothing but its own request. Close and
 // Shutdown wait for handlers and callbacks, which therefore call them on a
 // goroutine of their own. A worker takes WorkerConfig.Concurrency requests at a
-// time, by default one.
+// time, by default one; [Worker.SetConcurrency] changes it.
 //
 // A handler's ctx ends when the client cancels or vanishes, the deadline
 // passes, the broker is lost or the worker stops; context.Cause says which.
-// A reader that is slow slows the worker that writes to it, and nobody else.
+// A handler that does not heed that is reported after WorkerConfig.StuckAfter,
+// and another takes its place. A reader that is slow slows the worker that
+// writes to it, and nobody else.
 //
 // # Delivery guarantees
 //

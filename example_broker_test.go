@@ -48,6 +48,42 @@ func ExampleNewBroker() {
 	// omdp: new broker: Heartbeat: 1ms is not from 10ms to 24h
 }
 
+// Workers that keep something in memory, such as the documents that are edited,
+// are given the requests for the same one.
+func ExampleWithKey() {
+	b, err := omdp.NewBroker("inproc://example-with-key", &omdp.BrokerConfig{Dispatch: map[string]omdp.DispatchPolicy{
+		"document": omdp.Sticky,
+		"render":   omdp.LeastLoaded,
+		"":         omdp.LeastRecentlyUsed, // of all others; that is the default
+	}})
+	if err != nil {
+		log.Fatal(err)
+	}
+	if err := b.Start(); err != nil {
+		log.Fatal(err)
+	}
+	defer b.Close()
+	for i := range 3 {
+		w := worker(b.Endpoint(), "document", func(_ context.Context, _ *omdp.Request, res *omdp.Response) error {
+			return res.End(i)
+		})
+		defer w.Close()
+		if err := w.WaitReady(context.Background()); err != nil {
+			log.Fatal(err)
+		}
+	}
+	c := client(b.Endpoint())
+	defer c.Close()
+	ctx := context.Background()
+	m, err := c.Call(ctx, "document", "open", omdp.WithKey("letter.txt"))
+	again, err2 := c.Call(ctx, "document", "edit", omdp.WithKey("letter.txt"))
+	fmt.Println(m.String() == again.String(), err, err2)
+	fmt.Println(omdp.Sticky, omdp.LeastLoaded, omdp.DispatchPolicy(7))
+	// Output:
+	// true <nil> <nil>
+	// Sticky LeastLoaded DispatchPolicy(7)
+}
+
 // A broker is three lines in any program.
 func ExampleBroker_Run() {
 	ctx, stop := context.WithCancel(context.Background()) // or signal.NotifyContext

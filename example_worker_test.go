@@ -49,6 +49,24 @@ func client(endpoint string) *omdp.Client {
 	return c
 }
 
+func ExampleWorker_SetConcurrency() {
+	const endpoint = "inproc://example-set-concurrency"
+	defer broker(endpoint).Close()
+	w := worker(endpoint, "echo", func(_ context.Context, req *omdp.Request, res *omdp.Response) error {
+		return res.End(req.Message())
+	})
+	defer w.Close()
+
+	if err := w.SetConcurrency(20); err != nil { // the machine is idle: take more
+		log.Fatal(err)
+	}
+	fmt.Println(w.Stats().Concurrency)
+	fmt.Println(w.SetConcurrency(0))
+	// Output:
+	// 20
+	// omdp: set concurrency: 0 is not from 1 to 1000
+}
+
 func ExampleNewWorker() {
 	const endpoint = "inproc://example-new-worker"
 	defer broker(endpoint).Close()

@@ -152,8 +152,12 @@ type options struct {
 	timeout  time.Duration // timeoutDefault, timeoutNone, or the time itself
 	failFast bool          // ours: NO_WORKER at once instead of waiting for a worker
 	credit   int64         // ours: this request's window in bytes, if it is not the client's usual one
+	key      string        // ours: requests with the same one go to the same worker, where the broker's policy says so
 	attempt  int           // ours: which attempt of an idempotent request this is; 0: the first
 }
+
+// maxKey bounds a request's key, in bytes.
+const maxKey = 255
 
 // maxAttempt is the highest number of an attempt that is believed.
 const maxAttempt = 1_000_000
@@ -202,7 +206,11 @@ func parseAnyOptions(b []byte) (options, bool) {
 	if json.Unmarshal(o["attempt"], &attempt) != nil || attempt < 2 || attempt > maxAttempt {
 		attempt = 0
 	}
-	return options{t, failFast, int64(min(max(credit, 0), maxCredit)), attempt}, true
+	var key string
+	if json.Unmarshal(o["key"], &key) != nil || len(key) > maxKey {
+		key = ""
+	}
+	return options{t, failFast, int64(min(max(credit, 0), maxCredit)), key, attempt}, true
 }
 
 func timeoutOf(ms int64) time.Duration {
@@ -243,6 +251,11 @@ func appendOptions(b []byte, o options, meta map[string]string) ([]byte, error) 
 	if o.attempt > 1 {
 		b = append(append(b, sep), `"attempt":`...)
 		b = appendInt(b, int64(o.attempt))
+		sep = ','
+	}
+	if o.key != "" {
+		b = append(append(b, sep), `"key":`...)
+		b = appendJSONString(b, o.key)
 		sep = ','
 	}
 	if len(meta) > 0 {

@@ -27,6 +27,23 @@ func ownInt(b []byte, key string) (n int64, rest []byte) {
 	return n, rest
 }
 
+// ownKey reads ,"key":"TEXT", or nothing if it is not there or has more in it
+// than plain ASCII.
+func ownKey(b []byte, key string) (text string, rest []byte) {
+	if len(b) <= len(key) || string(b[:len(key)]) != key {
+		return "", b
+	}
+	t := b[len(key):]
+	n := 0
+	for n < len(t) && t[n] >= ' ' && t[n] <= '~' && t[n] != '"' && t[n] != '\\' {
+		n++
+	}
+	if n == 0 || n > maxKey || n == len(t) || t[n] != '"' {
+		return "", b
+	}
+	return string(t[:n]), t[n+1:]
+}
+
 // parseOwnCaps reads what caps.append writes.
 func parseOwnCaps(b []byte) (c caps, ok bool) {
 	v, b := ownInt(b, `{"v":`)
@@ -80,6 +97,9 @@ func parseOwnOptions(b []byte) (o options, ok bool) {
 			o.credit = min(n, maxCredit)
 		} else if n, b = ownInt(b, `{"attempt":`); n > 1 && n <= maxAttempt {
 			o.attempt = int(n)
+			o.key, b = ownKey(b, `,"key":"`)
+			return o, string(b) == "}"
+		} else if o.key, b = ownKey(b, `{"key":"`); o.key != "" {
 			return o, string(b) == "}"
 		} else {
 			return options{}, false
@@ -92,5 +112,6 @@ func parseOwnOptions(b []byte) (o options, ok bool) {
 	} else if n != 0 {
 		return options{}, false
 	}
+	o.key, b = ownKey(b, `,"key":"`)
 	return o, string(b) == "}" && o.timeout >= timeoutNone && o.timeout <= time.Duration(maxTimeoutMS)*time.Millisecond
 }

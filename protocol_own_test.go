@@ -1,6 +1,7 @@
 package omdp
 
 import (
+	"strings"
 	"testing"
 	"time"
 
@@ -25,6 +26,7 @@ func TestOwnForms(t *testing.T) {
 		o := options{
 			timeout:  time.Duration(rapid.Int64Range(-1, 100_000).Draw(t, "timeout")) * time.Millisecond,
 			failFast: rapid.Bool().Draw(t, "failFast"), credit: rapid.Int64Range(0, maxCredit).Draw(t, "credit"),
+			key:     rapid.SampledFrom([]string{"", "k", "user 17", strings.Repeat("x", 255)}).Draw(t, "key"),
 			attempt: rapid.SampledFrom([]int{0, 2, 3, maxAttempt}).Draw(t, "attempt"),
 		}
 		if o.timeout < 0 {
@@ -47,7 +49,7 @@ func TestOwnForms(t *testing.T) {
 func FuzzOwnForms(f *testing.F) {
 	for _, s := range []string{
 		`{"v":1,"id":"life","hb":2500}`, `{"v":1,"id":"life","hb":2500,"concurrency":3,"credit":5,"pack":1}`, `{"timeout":-1}`, `{"timeout":01}`,
-		`{"timeout":1,"failFast":true,"credit":7,"attempt":2}`, `{"failFast":true}`, `{"credit":7}`, `{"attempt":2}`, `{"attempt":1}`, `{}`, `{"credit":7,"credit":8}`, "}", "{", ",",
+		`{"timeout":1,"failFast":true,"credit":7,"attempt":2}`, `{"failFast":true}`, `{"credit":7}`, `{"attempt":2}`, `{"attempt":1}`, `{}`, `{"credit":7,"credit":8}`, `{"key":"k"}`, `{"attempt":2,"key":"a b"}`, `{"timeout":1,"key":"\\u0041"}`, "}", "{", ",",
 	} {
 		f.Add([]byte(s))
 	}

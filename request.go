@@ -21,7 +21,7 @@ import (
 // returned; context.Cause says which: it is ErrCanceled, ErrTimeout,
 // ErrBrokerLost, ErrClosed or ErrEnded for errors.Is. A handler that goes on
 // after its ctx ended does no harm but keeps its place until it returns or
-// ends its response; one that goes on after End does so beside the next request.
+// ends its response, or until WorkerConfig.StuckAfter; one that goes on after End does so beside the next request.
 type Handler func(ctx context.Context, req *Request, res *Response) error
 
 // HandleJSON makes a Handler of a plain function: the request's data is decoded
@@ -89,6 +89,7 @@ type task struct {
 	tells         bool  // the broker tells when the client is gone; never changes
 	turn          turn  // of Worker.places, by Worker.mu
 	before, after *task // that wait for a place, by Worker.mu
+	late          late
 	req           Request
 	res           Response
 	ctx           requestContext
@@ -108,6 +109,7 @@ func newTask(c *workerConn, l link, m *message, x *extra) *task {
 		t.res.raw, t.res.grows, t.res.credit.window = x.raw, x.grow, x.credit
 	}
 	t.ctx.res = &t.res
+	t.late.node.owner = t
 	return t
 }
 

@@ -111,6 +111,8 @@ type linkBook struct {
 	toldCaps bool // the broker's capabilities came on it
 	full     bool // in the present batch there was no room for it
 	held     int
+	most     int   // that the worker takes at a time, as far as the broker has read
+	had      int   // what it held, as the core knows it, before the step
 	lastSeq  int64 // the last dispatch to it
 	anySeq   int64 // the last change of its places
 	drained  bool
@@ -261,6 +263,9 @@ func (k *simBook) arrives(b *simBroker, l *simLink, ok bool, f [][]byte) {
 	b.book.requests = b.d.requests.n
 	if p := b.d.peers[0][l.id]; p == nil || p.ignoredUntil <= b.now() {
 		l.book.heard = b.now()
+		if p != nil {
+			l.book.had = p.held
+		}
 	}
 }
 
@@ -296,6 +301,9 @@ func (k *simBook) arrived(b *simBroker, l *simLink, ok bool, f [][]byte) {
 		}
 		l.book.adv = l.book.adv || m.caps != nil
 		if !l.book.rude {
+			if m.worker {
+				k.takes(b, l, m)
+			}
 			l.book.told = l.peer.host.(interface{ beat() time.Duration }).beat()
 		}
 	case opHeartbeat:
@@ -319,6 +327,20 @@ func (k *simBook) arrived(b *simBroker, l *simLink, ok bool, f [][]byte) {
 	if m.op != opReply && m.op != opPartial && (st.Completed != was.Completed || st.Partials != was.Partials) {
 		k.w.fail("I6: a result was counted for a message that is none")
 	}
+}
+
+// takes: from now on a worker is given so many at a time. What it has, it keeps.
+func (k *simBook) takes(b *simBroker, l *simLink, m *message) {
+	n := 1
+	if m.caps != nil {
+		c, _ := parseCaps(m.caps)
+		n = min(max(c.Concurrency, 1), b.d.lim.concurrency)
+	}
+	if p := b.d.peers[0][l.id]; m.op == opHello && (p.held < l.book.had || n <= l.book.most && p.held != l.book.had) {
+		k.w.fail("I9: %s takes %d at a time, not %d: it had %d and has %d", l.id, n, l.book.most, l.book.had, p.held)
+	}
+	l.book.most = n
+	l.book.anySeq = k.next() // it may be at the end of the line of free workers now
 }
 
 // request: I21 and the rules of adoption, by the counters that moved.

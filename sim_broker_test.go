@@ -124,6 +124,10 @@ func (b *simBroker) start() {
 	seed := [32]byte{byte(b.num), byte(b.life), byte(w.conf.head)}
 	id := simLives[(b.num*29+b.life)%len(simLives)]
 	b.d = newDispatcher(w.limits(), caps{V: 1, ID: id, HB: w.conf.hb.Milliseconds(), Pack: 1}, seed, 1)
+	b.d.policies = map[string]DispatchPolicy{w.service(0): w.conf.policies[0]}
+	if w.conf.services > 1 {
+		b.d.policies[w.service(1)] = w.conf.policies[1]
+	}
 	b.at = never
 	b.turned = b.now()
 	b.book.reset()

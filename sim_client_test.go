@@ -408,7 +408,7 @@ func (c *simClient) call(service byte, idem, failFast bool, timeout time.Duratio
 	if timeout > 0 {
 		p.deadline, p.slack = now+timeout, min(timeout/10, maxSlack)
 	}
-	p.options.failFast = failFast
+	p.options.failFast, p.options.key = failFast, w.key(len(w.book.calls))
 	i := w.book.newCall(simCall{client: c.num, rid: p.rid, service: service, idem: idem, timeout: timeout, deadline: p.deadline, script: script})
 	p.data = w.data(i)
 	if w.tracing {

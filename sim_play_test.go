@@ -98,6 +98,8 @@ func (w *simWorld) choose(c choice) {
 		}
 	case opLeave:
 		w.leave(a, b)
+	case opPlaces:
+		w.workers[a%w.conf.workers].resize(1 + b%3)
 	case opRaw:
 		if w.conf.raws > 0 {
 			w.raws[a%w.conf.raws].act(b, int(c.c))

@@ -96,10 +96,15 @@ func (k *simBook) dispatched(b *simBroker, l *simLink, m *message) {
 			w.fail("I10: %s went to a worker of another service", c.rid)
 		}
 		k.extras(b, in, m)
-		if most := l.peer.host.(*simWorker).conc; l.book.held > most && k.really(b, l) > most {
+		if most := l.book.most; l.book.held > most && k.really(b, l) > most {
 			w.fail("I9: %s was given %d requests at a time, it takes %d", l.id, l.book.held, most)
 		}
-		k.leastUsed(b, l, c)
+		switch w.conf.policies[int(c.service)%w.conf.services] { // what is sticky is a matter of properties alone
+		case LeastRecentlyUsed:
+			k.leastUsed(b, l, c)
+		case LeastLoaded:
+			k.leastLoaded(b, l, c)
+		}
 	}
 	k.fifo(b, i)
 	k.turns(b, i)
@@ -143,9 +148,28 @@ func (k *simBook) leastUsed(b *simBroker, l *simLink, c *simCall) {
 		if o == l || !o.book.worker || o.book.rude || o.book.drained || o.peer.host.(*simWorker).service != c.service {
 			continue
 		}
-		if o.book.held < o.peer.host.(*simWorker).conc && o.book.anySeq < l.book.lastSeq {
+		if o.book.held < o.book.most && o.book.anySeq < l.book.lastSeq {
 			if p := b.d.peers[0][o.id]; p != nil && p.held == o.book.held && !p.backlog.blocked() && !p.resting && !p.unreachable {
 				k.w.fail("I14: %s got %s before %s, which was used longer ago", l.id, c.rid, o.id)
+			}
+		}
+	}
+}
+
+// leastLoaded: the free worker with the fewest requests goes first, of those
+// the one that was given one longest ago.
+func (k *simBook) leastLoaded(b *simBroker, l *simLink, c *simCall) {
+	had := l.book.held - 1
+	if p := b.d.peers[0][l.id]; b.book.unsure || p == nil || p.held != l.book.held {
+		return
+	}
+	for _, o := range b.book.links {
+		if o == l || !o.book.worker || o.book.rude || o.book.drained || o.peer.host.(*simWorker).service != c.service || o.book.held >= o.book.most {
+			continue
+		}
+		if o.book.held < had || o.book.held == had && o.book.lastSeq < l.book.lastSeq {
+			if p := b.d.peers[0][o.id]; p != nil && p.held == o.book.held && !p.backlog.blocked() && !p.resting && !p.unreachable {
+				k.w.fail("I14: %s, which had %d, got %s before %s, which has %d", l.id, had, c.rid, o.id, o.book.held)
 			}
 		}
 	}

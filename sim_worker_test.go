@@ -73,7 +73,7 @@ const (
 func (k *simWorker) beat() time.Duration { return k.hb }
 
 func (k *simWorker) start() {
-	k.jobs, k.places = k.jobs[:0], places{free: k.conc}
+	k.jobs, k.places = k.jobs[:0], newPlaces(k.conc)
 	for i := range k.w.brokers[:k.w.conf.brokers] {
 		c := &k.conns[i]
 		c.k, c.b = k, &k.w.brokers[i]
@@ -107,7 +107,7 @@ func (c *simConn) dial() {
 	c.link = k.w.dial(&k.simProc, c.b, true)
 	c.redial = never
 	c.sess.open()
-	appendReady(&k.out, k.w.service(k.service), &caps{V: 1, ID: "life-of-worker--------", HB: k.hb.Milliseconds(), Concurrency: k.conc, Pack: 1, Grow: 1})
+	appendReady(&k.out, k.w.service(k.service), k.caps())
 	k.w.sends(c.link, &k.out)
 }
 
@@ -203,6 +203,7 @@ func (c *simConn) act() {
 		k.w.closeLink(l)
 		k.lost(l)
 	}
+	c.tell() // it was changed before the broker could be told
 	k.handlers()
 }
 
@@ -486,6 +487,36 @@ func (k *simWorker) drain(b int) {
 	c.leaving = true
 	appendWorkerCommand(&k.out, opDrain, "", "")
 	k.w.sends(c.link, &k.out)
+}
+
+// resize: the worker takes more or fewer requests at a time from now on.
+func (k *simWorker) resize(n int) {
+	if !k.running() {
+		return
+	}
+	if k.w.tracing {
+		k.w.tracef("%s takes %d at a time", k.name, n)
+	}
+	k.conc = n
+	k.freed = append(k.freed, k.places.resize(n)...)
+	for i := range k.all() {
+		c := &k.conns[i]
+		c.sess.setConcurrency(n)
+		c.tell()
+	}
+	k.handlers()
+}
+
+func (c *simConn) tell() {
+	if c.link != nil && c.sess.unsaid() {
+		c.sess.say()
+		appendHello(&c.k.out, headerWorker, c.k.caps())
+		c.k.w.sends(c.link, &c.k.out)
+	}
+}
+
+func (k *simWorker) caps() *caps {
+	return &caps{V: 1, ID: "life-of-worker--------", HB: k.hb.Milliseconds(), Concurrency: k.conc, Pack: 1, Grow: 1}
 }
 
 // registered tells whether all its brokers have it.

@@ -39,18 +39,19 @@ const (
 	opRestart // … and starts again at once
 	opLeave   // a broker or a worker drains
 	opRaw     // a hostile peer does something
+	opPlaces  // a worker changes its concurrency
 	simOps
 )
 
-var simOpNames = [simOps]string{"call", "plain", "cancel", "hand", "settle", "run", "pass", "hold", "room", "cut", "notice", "pause", "jump", "kill", "restart", "leave", "raw"}
+var simOpNames = [simOps]string{"call", "plain", "cancel", "hand", "settle", "run", "pass", "hold", "room", "cut", "notice", "pause", "jump", "kill", "restart", "leave", "raw", "places"}
 
 // Weights of the events, by the mood of a history.
 var simMoods = [...][simOps]int{
-	{opCall: 40, opPlainCall: 16, opStopCall: 6, opHand: 40, opSettle: 22, opRun: 26, opPass: 3, opHold: 4, opRoom: 4, opCut: 5, opNotice: 3, opPause: 4, opJump: 1, opKill: 3, opRestart: 3, opLeave: 1, opRaw: 2},
-	{opCall: 44, opPlainCall: 20, opStopCall: 4, opHand: 60, opSettle: 20, opRun: 14, opPass: 2, opHold: 6, opRoom: 6, opCut: 1, opNotice: 1, opRaw: 1},                                                              // no faults but full pipes
-	{opCall: 20, opPlainCall: 6, opStopCall: 3, opHand: 16, opSettle: 10, opRun: 40, opPass: 10, opHold: 5, opRoom: 2, opCut: 6, opNotice: 3, opPause: 10, opJump: 4, opKill: 5, opRestart: 5, opLeave: 1, opRaw: 1}, // a long time
-	{opCall: 30, opPlainCall: 16, opStopCall: 5, opHand: 40, opSettle: 20, opRun: 14, opPass: 1, opHold: 3, opRoom: 8, opCut: 3, opNotice: 2, opPause: 3, opKill: 2, opRestart: 2, opLeave: 1, opRaw: 60},            // hostile peers
-	{opCall: 40, opPlainCall: 6, opStopCall: 6, opHand: 30, opSettle: 20, opRun: 26, opPass: 2, opHold: 6, opRoom: 2, opCut: 14, opNotice: 5, opPause: 2, opKill: 4, opRestart: 10, opLeave: 4},                      // brokers and connections come and go
+	{opCall: 40, opPlainCall: 16, opStopCall: 6, opHand: 40, opSettle: 22, opRun: 26, opPass: 3, opHold: 4, opRoom: 4, opCut: 5, opNotice: 3, opPause: 4, opJump: 1, opKill: 3, opRestart: 3, opLeave: 1, opRaw: 2, opPlaces: 3},
+	{opCall: 44, opPlainCall: 20, opStopCall: 4, opHand: 60, opSettle: 20, opRun: 14, opPass: 2, opHold: 6, opRoom: 6, opCut: 1, opNotice: 1, opRaw: 1, opPlaces: 5},                                                              // no faults but full pipes
+	{opCall: 20, opPlainCall: 6, opStopCall: 3, opHand: 16, opSettle: 10, opRun: 40, opPass: 10, opHold: 5, opRoom: 2, opCut: 6, opNotice: 3, opPause: 10, opJump: 4, opKill: 5, opRestart: 5, opLeave: 1, opRaw: 1, opPlaces: 2}, // a long time
+	{opCall: 30, opPlainCall: 16, opStopCall: 5, opHand: 40, opSettle: 20, opRun: 14, opPass: 1, opHold: 3, opRoom: 8, opCut: 3, opNotice: 2, opPause: 3, opKill: 2, opRestart: 2, opLeave: 1, opRaw: 60, opPlaces: 2},            // hostile peers
+	{opCall: 40, opPlainCall: 6, opStopCall: 6, opHand: 30, opSettle: 20, opRun: 26, opPass: 2, opHold: 6, opRoom: 2, opCut: 14, opNotice: 5, opPause: 2, opKill: 4, opRestart: 10, opLeave: 4, opPlaces: 3},                      // brokers and connections come and go
 }
 
 var simChoices = func() (t [len(simMoods)][256]simOp) {
@@ -87,6 +88,7 @@ type simConf struct {
 	window   time.Duration
 	credit   int64
 	tight    bool
+	policies [2]DispatchPolicy // of the services
 }
 
 const (
@@ -118,6 +120,16 @@ func simScene(head uint64) simConf {
 	c.window = [...]time.Duration{20 * time.Second, 20 * time.Second, 3 * time.Second, 0}[next(4)]
 	c.credit = [...]int64{0, 100, 1000}[next(3)]
 	c.tight = next(4) == 0
+	switch mix64(c.head) % 8 {
+	case 0:
+		c.policies = [2]DispatchPolicy{LeastLoaded, LeastRecentlyUsed}
+	case 1:
+		c.policies = [2]DispatchPolicy{Sticky, LeastRecentlyUsed}
+	case 2:
+		c.policies = [2]DispatchPolicy{LeastRecentlyUsed, Sticky}
+	case 3:
+		c.policies = [2]DispatchPolicy{Sticky, LeastLoaded}
+	}
 	if c.mood == 3 {
 		c.raws = 1 + next(simRaws)
 	} else {
@@ -265,6 +277,9 @@ func (w *simWorld) reset(head uint64) {
 		w.procs = append(w.procs, &r.simProc)
 	}
 }
+
+// key is what the requests of some calls have as theirs.
+func (w *simWorld) key(call int) string { return [...]string{"", "a", "b", "c"}[call%4] }
 
 func (w *simWorld) service(s byte) string { return [...]string{"even", "odd"}[int(s)%w.conf.services] }
 

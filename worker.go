@@ -28,7 +28,7 @@ type WorkerConfig struct {
 	// default 1, as the protocol assumes. More is told to the broker; brokers of
 	// other makes go on with one. Of several brokers each may use all of it, and
 	// the total holds all the same: requests over it wait in the worker, in the
-	// order of arrival, for as long as their clients do.
+	// order of arrival, for as long as their clients do. SetConcurrency changes it.
 	Concurrency int
 	// ChunkSize is the most that one partial of Response.Write carries, in
 	// bytes. Default 64 KiB; 1 to MaxBody.
@@ -56,11 +56,18 @@ type WorkerConfig struct {
 	// negative: no wait.
 	DrainTimeout time.Duration
 
+	// StuckAfter is how long a handler may go on after its ctx ended. One that
+	// does so longer is reported, to Logger and OnError, and replaced: its
+	// response ends with the cause of ctx's end, and its place is free for
+	// another request. At most Concurrency handlers are replaced at a time; more
+	// are reported and keep their places. Default 10 s; negative: off.
+	StuckAfter time.Duration
+
 	// Logger gets changes of state and the stacks of panics. Default nil: silent.
 	Logger *slog.Logger
 	// OnState is called with each new state, of all connections together (see
-	// [Worker]), OnError with what went wrong on a connection and with panics of
-	// handlers: in order, one at a time, never on an I/O goroutine.
+	// [Worker]), OnError with what went wrong on a connection, with panics of
+	// handlers and with those that are stuck: in order, one at a time, never on an I/O goroutine.
 	OnState func(State)
 	OnError func(error)
 }
@@ -98,6 +105,7 @@ type Worker struct {
 	stopping bool // Shutdown was called
 	closed   bool
 	places   places
+	overdue  overdue
 	stats    WorkerStats
 }
 
@@ -115,8 +123,9 @@ func NewWorker(endpoint, service string, config *WorkerConfig) (*Worker, error) 
 	}
 	s := &w.settings
 	w.self = caps{V: 1, ID: newLifeID(), HB: max(s.heartbeat.Milliseconds(), 1), Concurrency: w.config.Concurrency, Pack: 1, Grow: 1}
-	w.places.free = w.config.Concurrency
+	w.places = newPlaces(w.config.Concurrency)
 	w.runners.do = w.serve
+	w.overdue.born = time.Now()
 	for _, e := range append([]string{endpoint}, w.config.Endpoints...) {
 		w.conns = append(w.conns, newWorkerConn(w, e))
 	}
@@ -146,6 +155,7 @@ func (w *Worker) configure(endpoint string) error {
 	}
 	body := w.settings.maxBody
 	f.Concurrency = orDefault(f.Concurrency, 1)
+	f.StuckAfter = orDefault(f.StuckAfter, defaultStuckAfter)
 	f.ChunkSize = orDefault(f.ChunkSize, min(defaultChunkSize, body))
 	switch {
 	case f.Concurrency < 1 || f.Concurrency > maxConcurrency:
@@ -255,6 +265,7 @@ func (w *Worker) WaitReady(ctx context.Context) error {
 type WorkerStats struct {
 	State       State
 	Brokers     int    // that this worker is registered with
+	Concurrency int    // at present, see SetConcurrency
 	Active      int    // requests that have not had their final
 	Waiting     int    // of these, those that wait because Concurrency others, of all brokers, are in progress
 	Handlers    int    // handlers that run or are about to; those that ended their response count too
@@ -267,6 +278,7 @@ type WorkerStats struct {
 	Expired     uint64 // contexts ended by the deadline
 	Lost        uint64 // requests that had no final when their connection ended
 	Panics      uint64 // of handlers, recovered
+	Stuck       uint64 // handlers that went on for longer than StuckAfter
 	Dropped     uint64 // requests of one broker far over Concurrency, or given twice
 	Malformed   uint64 // messages from brokers that could not be read
 	Connections uint64 // connections made
@@ -277,7 +289,7 @@ func (w *Worker) Stats() WorkerStats {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	s := w.stats
-	s.State, s.Waiting, s.Handlers = w.state, w.places.waiting, w.runners.running()
+	s.State, s.Concurrency, s.Waiting, s.Handlers = w.state, w.places.size, w.places.waiting, w.runners.running()
 	s.Partials, s.Bytes = w.partials.Load(), w.bytes.Load()
 	for _, c := range w.conns {
 		if c.sess.ready && c.leaving != departed {

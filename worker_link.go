@@ -102,6 +102,7 @@ func (c *workerConn) deliver(l link, in *batch.In) {
 		c.setState(Draining)
 	}
 	part := got.ready && c.leaving == parting
+	tell := c.sess.unsaid() // it was changed before the broker could be told
 	if c.sess.malformed > malformed && !c.noted {
 		c.noted = true
 		w.report(slog.LevelWarn, fmt.Errorf("omdp: worker %s: malformed message from the broker at %s: %w", w.service, c.endpoint, ErrProtocol))
@@ -110,6 +111,9 @@ func (c *workerConn) deliver(l link, in *batch.In) {
 	w.mu.Unlock()
 	if part {
 		c.part(l)
+	}
+	if tell {
+		c.tell(l)
 	}
 	ran := len(got.run) > 0
 	c.act(l, got)
@@ -230,6 +234,7 @@ func (c *workerConn) release(t *task, good bool, n int) (held, depart bool) {
 	w := c.worker
 	w.mu.Lock()
 	defer w.mu.Unlock()
+	w.overdue.forget(t)
 	if next := w.places.leave(t); next != nil { // of whichever broker: its link is not touched here
 		w.runners.add([]*task{next})
 	}
@@ -279,12 +284,15 @@ func (w *Worker) count(ended []ending) {
 }
 
 // skip ends a request that waits for a place: it needs none any more, as its
-// handler will not run, and has its final at once. mu is held.
+// handler will not run, and has its final at once. A handler that runs has to
+// return soon. mu is held.
 func (w *Worker) skip(t *task, cause error) {
 	if w.places.forget(t) {
 		t.res.stop(cause) // first, or serve would run the handler
 		w.runners.add([]*task{t})
+		return
 	}
+	w.watch(t)
 }
 
 // serve runs the handler for one request, on a goroutine of the runners.
@@ -293,6 +301,9 @@ func (w *Worker) serve(t *task) {
 	defer func() {
 		if !returned { // a panic, or runtime.Goexit
 			w.crashed(t, recover())
+		}
+		if t.late.replaced.Load() {
+			w.returned(t)
 		}
 	}()
 	r := &t.res

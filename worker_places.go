@@ -8,7 +8,9 @@ package omdp
 //
 // Pure, and not safe for concurrent use. The zero value has no places.
 type places struct {
-	free    int
+	size    int   // all of them
+	free    int   // negative: so many more are taken than there are now
+	stuck   int   // tasks that were replaced and run on: at most size when one is added
 	waiting int   // tasks from first to last; none while a place is free
 	first   *task // the one that has waited longest
 	last    *task
@@ -18,14 +20,33 @@ type places struct {
 type turn uint8
 
 const (
-	turnNone    turn = iota // not come, over, or never to run
-	turnWaiting             // in the list
-	turnTaken               // it has a place
+	turnNone     turn = iota // not come, over, or never to run
+	turnWaiting              // in the list
+	turnTaken                // it has a place
+	turnReplaced             // it runs on, but its place was given to another
 )
+
+func newPlaces(n int) places { return places{size: n, free: n} }
+
+// resize changes how many places there are, and returns the tasks that waited
+// for one and have it now, in order. Nobody loses a place: if there are fewer,
+// those that become free first are gone.
+func (p *places) resize(n int) (run []*task) {
+	p.free += n - p.size
+	p.size = n
+	for p.free > 0 && p.first != nil {
+		t := p.first
+		p.forget(t)
+		t.turn = turnTaken
+		p.free--
+		run = append(run, t)
+	}
+	return run
+}
 
 // come gives places to tasks, in order, and returns those that got one; the others wait.
 func (p *places) come(ts []*task) []*task {
-	n := min(len(ts), p.free)
+	n := min(len(ts), max(p.free, 0))
 	p.free -= n
 	for _, t := range ts[:n] {
 		t.turn = turnTaken
@@ -51,13 +72,34 @@ func (p *places) leave(t *task) (next *task) {
 	}
 	t.turn = turnNone
 	next = p.first
-	if next == nil {
+	if next == nil || p.free < 0 {
 		p.free++
 		return nil
 	}
 	p.forget(next)
 	next.turn = turnTaken
 	return next
+}
+
+// replace frees the place of a task that runs on, and returns the task that
+// takes it, if any. It reports false, and does nothing, if as many as there are
+// places were replaced already: so what runs is bounded.
+func (p *places) replace(t *task) (next *task, ok bool) {
+	if t.turn != turnTaken || p.stuck >= p.size {
+		return nil, false
+	}
+	next = p.leave(t)
+	t.turn = turnReplaced
+	p.stuck++
+	return next, true
+}
+
+// returned counts a task that was replaced, and runs no more.
+func (p *places) returned(t *task) {
+	if t.turn == turnReplaced {
+		t.turn = turnNone
+		p.stuck--
+	}
 }
 
 // forget takes a task out of the list. It reports false if it does not wait.

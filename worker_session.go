@@ -113,6 +113,8 @@ type workerSession struct {
 	ready  bool   // the broker was heard
 	over   bool   // the link is to be given up: what still arrives is ignored
 	life   string // of a broker that advertised, else empty
+	said   int    // the concurrency that the broker was told last …
+	claim  int    // … and the most that it was told: how much it may think of when it gives
 	packs  bool   // the broker reads envelopes
 	told   time.Duration
 	heard  instant
@@ -129,12 +131,13 @@ type workerSession struct {
 }
 
 func newWorkerSession(heartbeat time.Duration, liveness, concurrency int) workerSession {
-	return workerSession{heartbeat: heartbeat, liveness: liveness, concurrency: concurrency, byKey: map[string]*task{}, due: never}
+	return workerSession{heartbeat: heartbeat, liveness: liveness, concurrency: concurrency, claim: concurrency, byKey: map[string]*task{}, due: never}
 }
 
 // open starts a fresh link.
 func (s *workerSession) open() {
 	s.up, s.ready, s.over, s.life, s.told, s.packs = false, false, false, "", 0, false
+	s.said, s.claim = s.concurrency, s.concurrency // READY says it
 	s.due = never
 }
 
@@ -154,6 +157,20 @@ func (s *workerSession) close() []*task {
 	s.all, s.up, s.ready = nil, false, false
 	clear(s.byKey)
 	return all
+}
+
+// setConcurrency changes how many requests are wanted at a time. What is held
+// goes on.
+func (s *workerSession) setConcurrency(n int) { s.concurrency = n }
+
+// unsaid tells whether the broker is to be told of another concurrency: one
+// that advertised, as others give one request at a time whatever is said.
+func (s *workerSession) unsaid() bool { return s.known() && !s.over && s.said != s.concurrency }
+
+// say notes that the broker is told now.
+func (s *workerSession) say() {
+	s.said = s.concurrency
+	s.claim = max(s.claim, s.said)
 }
 
 // known tells whether the broker advertised, and so understands extensions.
@@ -209,12 +226,13 @@ func (s *workerSession) find(m *message) *task {
 // most is how many requests may be held. A broker that advertised takes the
 // place of a request back when it hears nothing of it for too long; where its
 // messages were held up, the worker gets the next one before it learns so. That
-// one waits for a place.
+// one waits for a place. Nobody says when a broker has read that the concurrency
+// shrank: until the link ends, it may give as much as it was ever told.
 func (s *workerSession) most() int {
 	if s.known() {
-		return 2 * s.concurrency
+		return 2 * s.claim
 	}
-	return s.concurrency
+	return s.claim
 }
 
 // onRequest holds a request. One too many, or one that is held already, is

@@ -120,6 +120,15 @@ func TestWorkerSessionProperty(t *testing.T) {
 				s.receive(now, &m, &a, take)
 				settle()
 			},
+			"concurrency": func(rt *rapid.T) {
+				s.setConcurrency(rapid.IntRange(1, 5).Draw(rt, "concurrency"))
+				if s.unsaid() {
+					s.say()
+				}
+				if s.unsaid() || s.known() && !s.over && s.said != s.concurrency || s.claim < s.said {
+					rt.Fatalf("%d at a time, said %d, the most %d", s.concurrency, s.said, s.claim)
+				}
+			},
 			"final": func(rt *rapid.T) {
 				if len(s.all) > 0 {
 					t := rapid.SampledFrom(s.all).Draw(rt, "held")

@@ -301,6 +301,7 @@ func TestWorkerSeveralRandom(t *testing.T) {
 		synctest.Test(t, func(t *testing.T) {
 			r := rand.New(rand.NewPCG(seed, 1))
 			n := 1 + r.IntN(3)
+			most := n // that may run: what runs goes on when n shrinks
 			var h holding
 			a, b := newSeveral(t, h.serve, &WorkerConfig{Concurrency: n})
 			both := []*testWorker{a, b}
@@ -334,6 +335,11 @@ func TestWorkerSeveralRandom(t *testing.T) {
 					w.register()
 					seen(l)
 				case k < 19:
+					n = 1 + r.IntN(3)
+					if err := a.SetConcurrency(n); err != nil {
+						t.Fatal(err)
+					}
+				default:
 					pass(time.Duration(r.IntN(100)) * time.Millisecond)
 				}
 				synctest.Wait()
@@ -341,7 +347,7 @@ func TestWorkerSeveralRandom(t *testing.T) {
 				b.say("W", "4")
 				s := a.Stats()
 				h.mu.Lock()
-				if h.running > n || s.Waiting > 0 && a.places.free > 0 {
+				if most = max(min(most, h.running), n); h.running > most || s.Waiting > 0 && a.places.free > 0 {
 					t.Errorf("seed %d: %d handlers run, %d wait, %d places of %d are free", seed, h.running, s.Waiting, a.places.free, n)
 				}
 				h.mu.Unlock()
@@ -377,15 +383,50 @@ func TestWorkerSeveralRandom(t *testing.T) {
 	}
 }
 
-// places, alone: first come, first served, and no place is lost or made.
+// places, alone: first come, first served, and no place is lost or made, also
+// where their number changes: then what runs goes on.
 func TestPlaces(t *testing.T) {
 	for seed := range uint64(200) {
 		r := rand.New(rand.NewPCG(seed, 2))
 		n := 1 + r.IntN(5)
-		p := places{free: n}
-		var taken, waiting []*task
+		p := newPlaces(n)
+		var taken, waiting, replaced []*task
 		for range 100 {
-			switch r.IntN(3) {
+			switch r.IntN(6) {
+			case 5:
+				if len(replaced) > 0 {
+					i := r.IntN(len(replaced))
+					p.returned(replaced[i])
+					p.returned(replaced[i])
+					replaced = slices.Delete(replaced, i, i+1)
+				}
+			case 4:
+				if len(taken) == 0 {
+					continue
+				}
+				i := r.IntN(len(taken))
+				next, ok := p.replace(taken[i])
+				if ok != (len(replaced) < n) {
+					t.Fatalf("seed %d: replaced %v, %d were and there are %d places", seed, ok, len(replaced), n)
+				}
+				if !ok {
+					continue
+				}
+				if p.leave(taken[i]) != nil {
+					t.Fatalf("seed %d: a place that was given away was left", seed)
+				}
+				replaced = append(replaced, taken[i])
+				taken = slices.Delete(taken, i, i+1)
+				if next != nil {
+					taken, waiting = append(taken, next), waiting[1:]
+				}
+			case 3:
+				n = 1 + r.IntN(5)
+				got := p.resize(n)
+				if k := max(min(n-len(taken), len(waiting)), 0); !slices.Equal(got, waiting[:k]) {
+					t.Fatalf("seed %d: %d take the new places, %d waited and %d of %d were taken", seed, len(got), len(waiting), len(taken), n)
+				}
+				taken, waiting = append(taken, got...), waiting[len(got):]
 			case 0:
 				come := []*task{{}, {}, {}}[:1+r.IntN(3)]
 				got := p.come(come)
@@ -401,13 +442,13 @@ func TestPlaces(t *testing.T) {
 					t.Fatalf("seed %d: a place was left twice", seed)
 				}
 				taken = slices.Delete(taken, i, i+1)
-				if len(waiting) > 0 {
+				if len(waiting) > 0 && len(taken) < n {
 					if next != waiting[0] {
 						t.Fatalf("seed %d: not the one that waits longest is next", seed)
 					}
 					taken, waiting = append(taken, next), waiting[1:]
 				} else if next != nil {
-					t.Fatalf("seed %d: got a next where none waits", seed)
+					t.Fatalf("seed %d: got a next where none waits, or there is no place", seed)
 				}
 			case 2:
 				if len(waiting) == 0 {
@@ -419,7 +460,7 @@ func TestPlaces(t *testing.T) {
 				}
 				waiting = slices.Delete(waiting, i, i+1)
 			}
-			if len(taken)+p.free != n || p.waiting != len(waiting) || p.free > 0 && p.waiting > 0 {
+			if len(replaced) != p.stuck || len(taken)+p.free != n || p.waiting != len(waiting) || p.free > 0 && p.waiting > 0 {
 				t.Fatalf("seed %d: %d taken, %d free of %d; %d wait, counted %d", seed, len(taken), p.free, n, len(waiting), p.waiting)
 			}
 		}

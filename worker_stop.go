@@ -181,6 +181,7 @@ func (w *Worker) close(patience time.Duration) error {
 		return nil
 	}
 	w.closed = true
+	w.overdue.stop()
 	started := w.started
 	w.setState(Closed)
 	w.mu.Unlock()

@@ -422,6 +422,7 @@ func TestWorkerContextEnds(t *testing.T) {
 		{"client cancels", plainExtra, func(w *testWorker) { w.say("W", "10", "tok", "rid-tok", "client") }, ErrCanceled, context.Canceled, "client canceled", 0, true},
 		{"client gone", rawExtra, func(w *testWorker) { w.say("W", "10", "tok", "rid-tok", "gone") }, ErrCanceled, context.Canceled, "client gone", 0, true},
 		{"deadline at the broker", plainExtra, func(w *testWorker) { w.say("W", "10", "tok", "rid-tok", "deadline") }, ErrTimeout, context.DeadlineExceeded, "timed out", 0, true},
+		{"stalled at the broker", plainExtra, func(w *testWorker) { w.say("W", "10", "tok", "rid-tok", "stalled") }, ErrCanceled, context.Canceled, "heard nothing", 0, true},
 		{"a cause of a later version", plainExtra, func(w *testWorker) { w.say("W", "10", "tok", "rid-tok", "whim") }, ErrCanceled, context.Canceled, "", 0, true},
 		{"deadline here", `{"remaining":300,"attempt":1,"credit":0,"raw":true}`, func(*testWorker) {}, ErrTimeout, context.DeadlineExceeded, "timed out", 330 * time.Millisecond, true},
 		{"a Node client falls silent", "", func(w *testWorker) {
