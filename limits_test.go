@@ -35,6 +35,7 @@ var limitTests = map[string]func(t *testing.T){
 	"messages that wait for a peer that does not read":           limitOutbox,
 	"partials ahead of a call's reader":                          limitWindow,
 	"the same, grown where it is what holds up a stream":         limitMaxWindow,
+	"a handler that goes on after its `ctx` ended":               limitStuck,
 	"the same from a worker that is not this library":            limitBuffer,
 	"requests that wait for a connection, or behind a slow one":  limitSendQueue,
 	"malformed messages of a peer":                               limitMalformed,

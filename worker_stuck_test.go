@@ -170,6 +170,7 @@ func TestStuckNot(t *testing.T) {
 				check(t, "watched", w.overdue.ended.n, 0)
 			}
 			w.request("c", `1`, rawExtra)
+			synctest.Wait()
 			w.say("W", "10", "c", "rid-c", "client")
 			if after < 0 {
 				pass(time.Minute)
