@@ -144,7 +144,7 @@ func limitOutbox(t *testing.T) {
 		asked := []string{"C", "2", "nobody", rid, "1", `{"failFast":true}`} // NO_WORKER
 		most := int64(0)
 		// The system's buffers take megabytes of small answers before one waits here.
-		for round := 0; round < 4000; round++ {
+		for range 4000 {
 			for _, p := range all {
 				for range 50 {
 					if err := p.send(asked...); err != nil {

@@ -91,14 +91,14 @@ func TestClientWidens(t *testing.T) {
 		said := func(what, want string) {
 			t.Helper()
 			synctest.Wait()
-			got := ""
+			var got strings.Builder
 			for _, m := range l.sent() {
 				if strings.HasPrefix(m, "C|9|") {
-					got += strings.TrimPrefix(m, "C|9|"+rid) + " "
+					got.WriteString(strings.TrimPrefix(m, "C|9|"+rid) + " ")
 				}
 			}
-			if got != want {
-				t.Errorf("%s: told %q, want %q", what, got, want)
+			if got.String() != want {
+				t.Errorf("%s: told %q, want %q", what, got.String(), want)
 			}
 		}
 		l.say("C", "12", rid)
