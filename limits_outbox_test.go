@@ -165,13 +165,13 @@ func limitOutbox(t *testing.T) {
 	})
 	part(t, "worker", func(t *testing.T) {
 		var l logs
-		b := startBroker(t, newEndpoint(t, "tcp"), &omdp.BrokerConfig{Logger: l.logger(), Limits: omdp.Limits{Outbox: 200}})
+		b := startBroker(t, newEndpoint(t, "tcp"), &omdp.BrokerConfig{Logger: l.logger(), Heartbeat: time.Minute, Limits: omdp.Limits{Outbox: 200}})
 		addWorker(t, b, "echo", nil, echo)
 		w := dialStuck(t, b.Endpoint(), "stuck")
 		w.send("W", "1", "stuck", `{"v":1,"id":"life","hb":60000,"concurrency":1000}`)
 		eventually(t, "it is registered", func() bool { return b.Stats().Workers == 2 })
 		other := addClient(t, b, nil)
-		c := addClient(t, b, &omdp.ClientConfig{Heartbeat: time.Minute}) // one for each of its requests would be too much for itself
+		c := addClient(t, b, &omdp.ClientConfig{Heartbeat: time.Minute}) // heartbeats for all its requests at a time would be too much by themselves
 		ctx, cancel := context.WithCancel(t.Context())
 		ended := make(chan error, 10_000)
 		n, data := 0, strings.Repeat("x", 2<<10)
