@@ -17,13 +17,17 @@ func (d *dispatcher) fromClient(l int, id []byte, p *peer, m *message) {
 	case opHeartbeat:
 		d.onClientHeartbeat(l, id, p, m)
 	case opCredit:
-		if r := d.lookup(p, m.rid); r != nil && r.slot != nil && r.slot.worker.adv {
+		if r := d.lookup(p, m.rid); r == nil {
+			d.stats.Stray++
+		} else if r.slot != nil && r.slot.worker.adv {
 			d.onCredit(r, m)
 		}
 	case opCancel:
 		if r := d.lookup(p, m.rid); r != nil {
 			d.stats.Canceled++
 			d.drop(r, causeClient)
+		} else {
+			d.stats.Stray++
 		}
 	}
 }

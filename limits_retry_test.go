@@ -1,9 +1,7 @@
 package omdp_test
 
 import (
-	"context"
 	"fmt"
-	"strings"
 	"testing"
 	"time"
 
@@ -101,37 +99,4 @@ func limitFinished(t *testing.T) {
 		ask(t, c, "1", false)
 		ask(t, c, "1", false)
 	})
-}
-
-// A handler that pays no heed to the end of its ctx is reported, and its place
-// goes to another request.
-func limitStuck(t *testing.T) {
-	b := startBroker(t, newEndpoint(t, "inproc"), nil)
-	reports := make(chan error, 10)
-	over := make(chan struct{})
-	w := addWorker(t, b, "deaf", &omdp.WorkerConfig{StuckAfter: 20 * time.Millisecond, OnError: func(err error) { reports <- err }},
-		func(_ context.Context, req *omdp.Request, res *omdp.Response) error {
-			if req.Bytes()[0] == 'd' {
-				<-over
-			}
-			return res.End("heard")
-		})
-	c := addClient(t, b, nil)
-	_, err := c.Call(t.Context(), "deaf", "deaf", omdp.WithTimeout(10*time.Millisecond))
-	failed(t, err, omdp.ErrTimeout)
-	select {
-	case err := <-reports:
-		if !strings.Contains(err.Error(), "deaf") {
-			t.Errorf("the report %q does not name the service", err)
-		}
-	case <-time.After(patience):
-		t.Fatal("nothing was reported")
-	}
-	if m, err := c.Call(t.Context(), "deaf", "hello"); err != nil || m.String() != "heard" {
-		t.Errorf("the next request got %v, %v", m, err)
-	}
-	if s := w.Stats(); s.Stuck != 1 {
-		t.Errorf("%d handlers count as stuck, want 1", s.Stuck)
-	}
-	close(over)
 }

@@ -187,3 +187,35 @@ func limitShutdown(t *testing.T) {
 		})
 	})
 }
+
+func limitStuck(t *testing.T) {
+	b := startBroker(t, newEndpoint(t, "tcp"), nil)
+	began, free := make(chan struct{}, 1), make(chan struct{})
+	errs := make(chan error, 100)
+	late := make(chan error, 1)
+	w := addWorker(t, b, "echo", &omdp.WorkerConfig{StuckAfter: 4 * beat, OnError: func(err error) { errs <- err }}, func(_ context.Context, req *omdp.Request, res *omdp.Response) error {
+		if req.Message().String() == "stuck" {
+			began <- struct{}{}
+			<-free
+			late <- res.End("late")
+			return nil
+		}
+		return res.End(req.Message())
+	})
+	c := addClient(t, b, nil)
+	ctx, cancel := context.WithCancel(within(t))
+	defer cancel()
+	go c.Call(ctx, "echo", "stuck")
+	receive(t, "the handler", began)
+	cancel()
+	served(t, c, "echo")
+	if err := receive(t, "the report", errs); !errors.Is(err, omdp.ErrCanceled) || !strings.Contains(err.Error(), "it is replaced") {
+		t.Errorf("got report %v, want one of ErrCanceled that says that it is replaced", err)
+	}
+	if s := w.Stats(); s.Stuck != 1 || s.Handlers != 1 {
+		t.Errorf("got %d stuck, %d handlers; want 1, 1", s.Stuck, s.Handlers)
+	}
+	close(free)
+	failed(t, receive(t, "the late end", late), omdp.ErrEnded)
+	served(t, c, "echo")
+}

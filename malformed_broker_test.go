@@ -163,14 +163,14 @@ var toBroker = []struct {
 	}},
 	{form{"HELLO", fields("C", "8", theCaps)}, theClient, brokerWant{answers: []string{"C|8|*"}}, nil},
 	{form{"CREDIT", fields("C", "9", theRID, theAmount)}, theClient, credited("1000"), map[string]brokerWant{
-		"rid binary": nothing, "rid unknown": nothing, "rid of 64 bytes": nothing, "amount doubled": credited("1000"),
+		"rid binary": stray, "rid unknown": stray, "rid of 64 bytes": stray, "amount doubled": credited("1000"),
 	}},
 	{form{"CREDIT with a window", fields("C", "9", theRID, theAmount, theWindow)}, theClient, credited("1000"), map[string]brokerWant{ // its windows don't grow
-		"rid binary": nothing, "rid unknown": nothing, "rid of 64 bytes": nothing, "window missing": credited("1000"), "amount missing": credited("2000"), "rid missing": nothing,
+		"rid binary": stray, "rid unknown": stray, "rid of 64 bytes": stray, "window missing": credited("1000"), "amount missing": credited("2000"), "rid missing": stray,
 		"amount zero": nothing, "amount minus zero": nothing, "amount and window swapped": credited("2000"),
 	}},
 	{form{"CANCEL", fields("C", "10", theRID)}, theClient, canceled, map[string]brokerWant{
-		"rid binary": nothing, "rid unknown": nothing, "rid of 64 bytes": nothing,
+		"rid binary": stray, "rid unknown": stray, "rid of 64 bytes": stray,
 	}},
 
 	{form{"READY", fields("W", "1", theService, theCaps)}, newWorker, registers, map[string]brokerWant{
@@ -190,6 +190,9 @@ var toBroker = []struct {
 }
 
 func credited(n string) brokerWant { return brokerWant{worker: []string{"W|9|{TOKEN}|{LIVE}|" + n}} }
+
+// stray: it is for a request that its sender does not have.
+var stray = brokerWant{moves: "Stray 1"}
 
 func lostAs(rid string) brokerWant {
 	return brokerWant{moves: "UnknownRequests 1", answers: []string{"C|3|" + rid + `|{"status":"LOST"}`}}

@@ -70,11 +70,11 @@ func wrongPeerCases() (all []brokerCase) {
 	}
 
 	// What is another's own.
-	add("CANCEL of another's request", otherClient, nothing, f("C|10|{LIVE}"))
-	add("CREDIT for another's request", otherClient, nothing, f("C|9|{LIVE}|5"))
+	add("CANCEL of another's request", otherClient, stray, f("C|10|{LIVE}"))
+	add("CREDIT for another's request", otherClient, stray, f("C|9|{LIVE}|5"))
 	add("HEARTBEAT of another's request", otherClient, lostAs("{LIVE}"), f("C|4|{LIVE}"))
-	add("CANCEL of nothing", newClient, nothing, f("C|10|{LIVE}"))
-	add("CREDIT for nothing", newClient, nothing, f("C|9|{LIVE}|5"))
+	add("CANCEL of nothing", newClient, stray, f("C|10|{LIVE}"))
+	add("CREDIT for nothing", newClient, stray, f("C|9|{LIVE}|5"))
 	add("HEARTBEAT of nothing", newClient, lostAs("{LIVE}"), f("C|4|{LIVE}"))
 	thief := brokerWant{moves: "Forged 1", answers: []string{"W|5"}}
 	for _, m := range []string{"PARTIAL|6|{TOKEN}|{LIVE}|" + goodPayload, "REPLY|3|{TOKEN}|{LIVE}|" + goodPayload, "raw REPLY|3|{TOKEN}|{LIVE}|b|x", "HEARTBEAT|4|{TOKEN}|{LIVE}"} {
@@ -103,8 +103,10 @@ func wrongPeerCases() (all []brokerCase) {
 	add("REQUEST twice", theClient, twice, request, request)
 	add("REQUEST under an id in progress", theClient, brokerWant{moves: "Duplicates 1"}, f(`C|2|{SERVICE}|{LIVE}|"x"|{}`))
 	add("REQUEST under an id in progress, for another service", theClient, brokerWant{moves: "Duplicates 1"}, f(`C|2|nobody|{LIVE}|"x"|{}`))
-	add("CANCEL twice", theClient, canceled, f("C|10|{LIVE}"), f("C|10|{LIVE}"))
-	add("CREDIT after CANCEL", theClient, canceled, f("C|10|{LIVE}"), f("C|9|{LIVE}|5"))
+	again := canceled
+	again.moves = "Canceled 1, Stray 1"
+	add("CANCEL twice", theClient, again, f("C|10|{LIVE}"), f("C|10|{LIVE}"))
+	add("CREDIT after CANCEL", theClient, again, f("C|10|{LIVE}"), f("C|9|{LIVE}|5"))
 	after := canceled
 	after.moves, after.answers = "Canceled 1, UnknownRequests 1", []string{`C|3|{LIVE}|{"status":"LOST"}`}
 	add("HEARTBEAT after CANCEL", theClient, after, f("C|10|{LIVE}"), f("C|4|{LIVE}"))
