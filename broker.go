@@ -143,6 +143,7 @@ func NewBroker(endpoint string, config *BrokerConfig) (*Broker, error) {
 	var seed [32]byte
 	crand.Read(seed[:])
 	b.core = newDispatcher(lim, caps{V: 1, ID: newLifeID(), HB: c.Heartbeat.Milliseconds(), Pack: 1}, seed, len(b.endpoints))
+	b.core.pass(zsock.NewStore(zsock.Options{}, true))
 	b.core.policies = c.Dispatch
 	return b, nil
 }
@@ -259,6 +260,12 @@ func (b *Broker) Start() error {
 	}
 	go func() {
 		b.wg.Wait()
+		b.mu.Lock()
+		b.core.release()
+		for _, l := range b.listeners {
+			l.in.Invalidate()
+		}
+		b.mu.Unlock()
 		close(b.done)
 	}()
 	return nil
@@ -266,7 +273,7 @@ func (b *Broker) Start() error {
 
 func (b *Broker) listen(endpoint string) (*listener, error) {
 	l := &b.config.Limits
-	r, err := zsock.NewRouter(zsock.Options{MaxMsgSize: l.MaxFrame, MaxFrames: maxFrames + 1, HandshakeTimeout: l.Handshake, Backlog: l.Backlog})
+	r, err := zsock.NewRouter(zsock.Options{MaxMsgSize: l.MaxFrame, MaxFrames: maxFrames + 1, HandshakeTimeout: l.Handshake, Backlog: l.Backlog, Store: b.core.store})
 	if err != nil {
 		return nil, err
 	}

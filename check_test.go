@@ -436,7 +436,7 @@ func (k *checker) checkOutboxes() {
 			k.bad("a backlog of a peer that is gone")
 			continue
 		}
-		k.outboxBytes += int64(len(q.out.B))
+		k.outboxBytes += int64(q.out.Bytes())
 		if !q.trying && q.at < d.retryAt {
 			k.bad("the backlog of %q is due at %v, looked at at %v", q.peer.id, q.at, d.retryAt)
 		}
@@ -446,7 +446,7 @@ func (k *checker) checkOutboxes() {
 		if p := q.peer; p.adv && p.role == roleClient { // what it agreed to take
 			bytes = max(bytes, min(2*p.window*int64(d.lim.outstanding), d.lim.totalOutbox/4))
 		}
-		if over := q.out.Len() > d.lim.outbox || int64(len(q.out.B)) > bytes; over && !q.slow {
+		if over := q.out.Len() > d.lim.outbox || int64(q.out.Bytes()) > bytes; over && !q.slow {
 			k.bad("S5: the backlog of %q is over its limit and it is not slow", q.peer.id)
 		}
 		if most := 2*d.lim.outbox + d.lim.outstanding + 2 + checkBatch; q.out.Len() > most {

@@ -21,6 +21,7 @@ const (
 	defaultOutstanding = 10_000
 	defaultBuffer      = 8 << 20
 	defaultWindow      = 256 << 10
+	defaultMaxWindow   = 16 << 20
 	defaultSendQueue   = 256 << 20
 	defaultAttempts    = 3
 	defaultRetries     = 10_000
@@ -70,6 +71,12 @@ type ClientConfig struct {
 	// SendQueue is how many bytes of requests may wait for a connection or in
 	// front of a slow one; more is ErrOverloaded. Default 256 MiB; negative: no limit.
 	SendQueue int
+	// MaxWindow is to how many bytes Window grows where it, and not the reader, is
+	// what a worker waits for, as over a long way; at most 1 GiB. All windows of a
+	// client together grow by eight times that at most. The default is 16 MiB, or
+	// Window if that is more; negative is Window: it never grows.
+	MaxWindow int
+
 	// Window is how many bytes of partials a worker may be ahead of the reader
 	// of a call, in bytes. Default 256 KiB, at least 4 KiB. It slows workers of
 	// this library; see BufferLimit for others.
@@ -142,8 +149,9 @@ func NewClient(endpoint string, config *ClientConfig) (*Client, error) {
 	s := &c.settings
 	endpoints := append([]string{endpoint}, c.config.Endpoints...)
 	c.table = newPendingTable(tableConfig{
-		life: c.life, prefix: newLifeID()[:prefixLen] + "-", beat: s.heartbeat, liveness: s.liveness, window: int64(c.config.Window),
+		life: c.life, prefix: newLifeID()[:prefixLen] + "-", beat: s.heartbeat, liveness: s.liveness, window: int64(c.config.Window), maxWindow: int64(c.config.MaxWindow),
 		links: len(endpoints), maxAttempts: c.config.MaxAttempts, budget: c.config.RetryBudget, random: rand.Uint64,
+		unread: func(p *pending) bool { return p.owner.unread.Load() > 0 },
 	})
 	c.runners.limit = max(c.config.MaxOutstanding, defaultOutstanding)
 	for i, e := range endpoints {
@@ -208,9 +216,16 @@ func (c *Client) configure() error {
 	f.MaxAttempts = orDefault(f.MaxAttempts, defaultAttempts)
 	f.RetryBudget = orDefault(f.RetryBudget, defaultRetries)
 	f.Window = orDefault(f.Window, defaultWindow)
+	f.MaxWindow = orDefault(f.MaxWindow, max(defaultMaxWindow, f.Window))
+	if f.MaxWindow < 0 {
+		f.MaxWindow = f.Window
+	}
 	f.BufferLimit = orDefault(f.BufferLimit, defaultBuffer)
-	if f.Window < minWindow || f.Window > 1<<30 {
+	if f.Window < minWindow || f.Window > maxWindow {
 		return fieldError("Window", f.Window, "is not from 4 KiB to 1 GiB")
+	}
+	if f.MaxWindow < f.Window || f.MaxWindow > maxWindow {
+		return fieldError("MaxWindow", f.MaxWindow, "is not from Window to 1 GiB")
 	}
 	if f.MaxAttempts < 1 || f.MaxAttempts > mostAttempts {
 		return fieldError("MaxAttempts", f.MaxAttempts, "is not from 1 to 1000")

@@ -24,13 +24,15 @@ type call struct {
 
 	client *Client
 	kind   callKind
-	small  [64]byte // where data begins
-	window int
+	small  [64]byte    // where data begins
 	detach func() bool // stops watching the context; nil if it never ends
 	phase  phase       // guarded by Client.mu
 
 	// bytes that were consumed and not granted anew yet
 	consumed atomic.Int64
+	unread   atomic.Int32 // partials that wait for the user
+	share    atomic.Int64 // what may be consumed without a word to the worker
+	blocked  atomic.Bool  // the worker waits for credit, and nothing came since it said so
 
 	// kindCall
 	result reply
@@ -90,7 +92,7 @@ func (c *Client) Call(ctx context.Context, service string, data any, opts ...Cal
 // recycle gives a Call's entry back. It was removed from the table and done
 // was received from, so nobody else knows it.
 func (r *call) recycle() {
-	if cap(r.data) > 64<<10 {
+	if cap(r.data) > 128<<10 {
 		r.data = r.small[:0]
 	}
 	r.pending = pending{data: r.data[:0]}
@@ -185,14 +187,15 @@ func (c *Client) enter(r *call, timeout time.Duration) error {
 	r.phase = phaseLive
 	c.counts.requests.Add(1)
 	c.table.add(&r.pending)
-	sooner := c.rearm()
-	if best := c.table.best; best == nil {
-		c.mu.Unlock()
-	} else {
-		l := c.conns[best.index].link
-		out := l.Begin()
+	var l link
+	if best := c.table.best; best != nil {
+		l = c.conns[best.index].link
+		out := l.Begin() // Seq is asked within
 		c.table.put(&r.pending, best, now, l.Seq(), out)
-		c.mu.Unlock()
+	}
+	sooner := c.rearm()
+	c.mu.Unlock()
+	if l != nil {
 		l.Flush()
 	}
 	if sooner {
@@ -352,11 +355,23 @@ func (r *call) push(e event, bound int, drop bool) (over bool) {
 	return r.client.runners.push(r, e, bound, drop)
 }
 
-// read notes that the user took size bytes.
+// read notes that the user took a partial of size bytes.
 func (r *call) read(size int) {
-	if n := r.consume(size); n > 0 {
-		r.client.mu.Lock()
-		r.client.grant(r, n)
+	left := r.unread.Add(-1)
+	n := r.consume(size)
+	starved := left == 0 && r.blocked.Load()
+	if n == 0 && r.idle <= 0 && !starved {
+		return
+	}
+	c := r.client
+	c.mu.Lock()
+	if r.idle > 0 {
+		r.stirred = c.now()
+	}
+	if starved {
+		c.widen(r, n)
+	} else {
+		c.grant(r, n, 0)
 	}
 }
 
@@ -364,7 +379,7 @@ func (r *call) read(size int) {
 // worker is to be told of now: a share of the window at a time.
 func (r *call) consume(size int) int {
 	n := r.consumed.Add(int64(size))
-	if n < int64(r.window/creditShare) || !r.consumed.CompareAndSwap(n, 0) {
+	if n < r.share.Load() || !r.consumed.CompareAndSwap(n, 0) {
 		return 0
 	}
 	return int(n)

@@ -33,12 +33,20 @@ const (
 	optionMetadata
 	optionWindow
 	optionIdempotent
+	optionIdle
 	optionKey
 )
 
 // WithTimeout bounds the request, queueing included; the sooner of it and the
 // context's deadline holds. Zero is the client's default, negative is none.
 func WithTimeout(d time.Duration) CallOption { return CallOption{kind: optionTimeout, timeout: d} }
+
+// WithIdleTimeout bounds the time without a partial: the request fails with
+// ErrTimeout, and its handler's context ends, when none came for d since it was
+// sent or since the last one was read. The time in its broker's queue counts;
+// heartbeats don't, nor does the time for which a partial waits to be read.
+// Zero or less is no bound, which is the default.
+func WithIdleTimeout(d time.Duration) CallOption { return CallOption{kind: optionIdle, timeout: d} }
 
 // FailFast makes the request fail with ErrNoWorker at once when no worker is
 // registered for its service, instead of waiting for one until its timeout.
@@ -53,7 +61,8 @@ func WithMetadata(m map[string]string) CallOption {
 }
 
 // WithWindow sets how many bytes of partials the worker may be ahead of the
-// reader of this request, from 4 KiB to 1 GiB. Zero is ClientConfig.Window.
+// reader of this request, from 4 KiB to 1 GiB: the window does not grow. Zero
+// is ClientConfig.Window, which grows up to MaxWindow.
 func WithWindow(bytes int) CallOption { return CallOption{kind: optionWindow, window: bytes} }
 
 // WithKey names what the request is about, in 1 to 255 bytes of UTF-8: a broker
@@ -88,7 +97,7 @@ func metadataSize(m map[string]string) int {
 
 // apply takes the options over.
 func (r *call) apply(opts []CallOption) (timeout time.Duration, err error) {
-	r.window = r.client.config.Window
+	window := r.client.config.Window
 	for i := range opts {
 		switch o := &opts[i]; o.kind {
 		case optionTimeout:
@@ -104,22 +113,23 @@ func (r *call) apply(opts []CallOption) (timeout time.Duration, err error) {
 			r.options.key = o.key
 		case optionIdempotent:
 			r.idempotent = true
+		case optionIdle:
+			r.idle = o.timeout
 		case optionWindow:
 			if o.window != 0 {
-				r.window = o.window
+				window, r.options.credit = o.window, int64(o.window)
 			}
 		}
 	}
-	if r.window < minWindow || r.window > 1<<30 {
-		return 0, &callError{err: fmt.Errorf("WithWindow: %d is not from 4 KiB to 1 GiB", r.window), service: r.service, outcome: NotSent}
+	if window < minWindow || window > maxWindow {
+		return 0, &callError{err: fmt.Errorf("WithWindow: %d is not from 4 KiB to 1 GiB", window), service: r.service, outcome: NotSent}
 	}
 	if n := metadataSize(r.meta); n > maxMetadata {
 		return 0, &callError{err: ErrTooLarge, service: r.service, outcome: NotSent, detail: fmt.Sprintf("metadata of %d bytes, the limit is %d", n, maxMetadata)}
 	}
 	r.consumed.Store(0)
-	if r.window != r.client.config.Window {
-		r.options.credit = int64(r.window)
-	}
+	r.window = int64(window)
+	r.share.Store(r.window / creditShare)
 	if timeout < 0 {
 		timeout = -1
 	}

@@ -90,6 +90,8 @@ func (c *clientConn) deliver(l link, in *batch.In) {
 			c.mu.Unlock()
 		case opHello:
 			c.onHello(l, &m, now)
+		case opBlocked:
+			c.onBlocked(&m)
 		case opDrain:
 			c.onDrain(now)
 		}
@@ -164,12 +166,17 @@ func (c *clientConn) onPartial(m *message, now instant) {
 		return
 	}
 	r := p.owner
+	if r.blocked.Load() {
+		r.blocked.Store(false)
+	}
 	if r.kind == kindCall { // nobody wants it; the worker may go on
 		n := r.consume(size)
-		c.grant(r, n)
+		c.grant(r, n, 0)
 		c.counts.partials.Add(1)
 		return
 	}
+	r.unread.Add(1)
+	bound := c.bound(r, size)
 	c.mu.Unlock()
 	c.counts.partials.Add(1)
 	part := parseReply(r.service, m.body)
@@ -180,20 +187,21 @@ func (c *clientConn) onPartial(m *message, now instant) {
 		c.abort(r, part.err, false)
 		return
 	}
-	if r.push(event{reply: part, size: size}, c.bound(r, size), false) {
+	if r.push(event{reply: part, size: size}, bound, false) {
 		c.abort(r, &callError{err: ErrSlowConsumer, service: r.service, outcome: MayHaveExecuted}, false)
 	}
 }
 
 // bound is how much a call may have that nobody has read, when a partial of
 // size bytes comes. A worker with credit is ahead by the window at the most, or
-// by less than a share of it and one large message.
+// by less than a share of it and one large message. mu is held.
 func (c *Client) bound(r *call, size int) int {
 	if c.config.BufferLimit < 0 {
 		return 0
 	}
-	limit := max(c.config.BufferLimit, r.window)
-	if share := r.window / creditShare; size > r.window-share {
+	window := int(r.window)
+	limit := max(c.config.BufferLimit, window)
+	if share := window / creditShare; size > window-share {
 		limit = max(limit, share+size)
 	}
 	return limit
@@ -201,16 +209,46 @@ func (c *Client) bound(r *call, size int) int {
 
 // grant tells the worker that n bytes more may be on the way. It is called
 // with mu held and unlocks it.
-func (c *Client) grant(r *call, n int) {
+func (c *Client) grant(r *call, n int, window int64) {
 	l := c.linkOf(&r.pending)
-	if n <= 0 || l == nil || !r.link.extended || r.phase != phaseLive {
+	if n <= 0 && window == 0 || l == nil || !r.link.extended || r.phase != phaseLive {
 		c.mu.Unlock()
 		return
 	}
 	out := l.Begin()
-	appendClientCredit(out, r.rid, int64(n))
+	appendClientCredit(out, r.rid, int64(n), window)
 	c.mu.Unlock()
 	l.Flush()
+}
+
+// onBlocked: the worker of a request waits for credit.
+func (c *clientConn) onBlocked(m *message) {
+	c.mu.Lock()
+	p := c.table.find(m.rid)
+	if p == nil || p.link != c.known {
+		c.mu.Unlock()
+		return
+	}
+	r := p.owner
+	r.blocked.Store(true)
+	if r.unread.Load() > 0 { // its reader is what it waits for, until that has caught up
+		c.mu.Unlock()
+		return
+	}
+	c.widen(r, 0)
+}
+
+// widen gives a worker that waits while its reader has nothing to read a larger
+// window, and whatever credit is left to give. mu is held; it is released.
+func (c *Client) widen(r *call, n int) {
+	var window int64
+	if r.blocked.Swap(false) && r.phase == phaseLive {
+		if window = c.table.widen(&r.pending); window > 0 {
+			r.share.Store(window / creditShare)
+		}
+		n += int(r.consumed.Swap(0))
+	}
+	c.grant(r, n, window)
 }
 
 func (c *clientConn) onHello(l link, m *message, now instant) {
@@ -282,7 +320,11 @@ func (c *Client) expire(w *clientTurn) instant {
 	}
 	c.sayCancel(w.expired)
 	for _, p := range w.expired {
-		c.finish(p.owner, p.conclude(reply{err: &callError{err: ErrTimeout, service: p.service, outcome: p.outcome()}}), false)
+		err := &callError{err: ErrTimeout, service: p.service, outcome: p.outcome()}
+		if p.idled(now) {
+			err.detail = fmt.Sprint("nothing came for ", p.idle)
+		}
+		c.finish(p.owner, p.conclude(reply{err: err}), false)
 	}
 	return alarm
 }

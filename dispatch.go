@@ -4,6 +4,8 @@ import (
 	"hash/maphash"
 	"math/rand/v2"
 	"time"
+
+	"github.com/zmq-omdp/omdp/internal/batch"
 )
 
 // The core: pure. It is given what arrived and what time it is, and appends
@@ -55,6 +57,7 @@ type peer struct {
 	beats bool // it beats, so its silence means something
 	adv   bool // it advertised: extensions may be sent to it
 	pack  bool // it reads envelopes
+	grow  bool // its windows grow
 	told  time.Duration
 	life  string // its own id, when it advertised
 
@@ -109,11 +112,13 @@ type request struct {
 	failFast bool   // it does not wait for a worker to come
 	key      uint64 // of its key, for services that are sticky; 0: none
 	window   int64  // bytes of credit; 0: the client grants none
+	grows    bool   // the window may grow
 	slot     *slot  // nil while queued
 	queue    *clientQueue
 
-	data, options []byte // owned, while queued
+	data, options []byte // while queued: owned, or what block holds
 	hasOptions    bool
+	block         *batch.Block // kept while queued; nil: data is no block
 
 	ofClient node[request]
 	inQueue  node[request]
@@ -164,6 +169,7 @@ type dispatcher struct {
 	slotFree list[slot]
 	timers   timers
 
+	store       *batch.Store // of large frames, which are passed on without a copy; nil: all are copied
 	boxes       []outbox
 	blocked     list[backlog] // peers that wait for room
 	retryAt     instant

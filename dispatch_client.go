@@ -1,6 +1,10 @@
 package omdp
 
-import "time"
+import (
+	"time"
+
+	"github.com/zmq-omdp/omdp/internal/batch"
+)
 
 // What clients send, and the life of a request from its acceptance to its end.
 
@@ -13,12 +17,10 @@ func (d *dispatcher) fromClient(l int, id []byte, p *peer, m *message) {
 	case opHeartbeat:
 		d.onClientHeartbeat(l, id, p, m)
 	case opCredit:
-		r := d.lookup(p, m.rid)
-		if r == nil {
+		if r := d.lookup(p, m.rid); r == nil {
 			d.stats.Stray++
 		} else if r.slot != nil && r.slot.worker.adv {
-			r.slot.owed = min(r.slot.owed+m.credit, maxCredit)
-			d.payCredit(r.slot)
+			d.onCredit(r, m)
 		}
 	case opCancel:
 		if r := d.lookup(p, m.rid); r != nil {
@@ -67,7 +69,7 @@ func (d *dispatcher) onHello(l int, id []byte, p *peer, m *message) {
 		d.rekey(p, d.requests.keyOf(c.ID, -1))
 	}
 	p.adv, p.life, p.told, p.window = true, c.ID, c.interval(), min(c.Credit, 1<<40)
-	p.pack = c.Pack > 0
+	p.pack, p.grow = c.Pack > 0, c.Grow > 0
 	if d.mayTell(p) {
 		appendHelloTo(d.open(p), p.id, headerClient, &d.self)
 		d.close(p, origin{})
@@ -188,7 +190,7 @@ func (d *dispatcher) onRequest(l int, id []byte, p *peer, m *message) {
 		d.dispatch(r, s.pick(r.key), m.data, m.options)
 		return
 	}
-	r.keep(m.data, m.options)
+	r.keep(m.data, m.options, d.store)
 	d.enqueue(r, false)
 }
 
@@ -311,8 +313,9 @@ func (d *dispatcher) addRequest(p *peer, s *service, rid []byte, o options, hash
 	r.attempt, r.asked, r.reported, r.failFast = 0, max(o.attempt, 1), false, o.failFast
 	r.key = keyHash(o.key)
 	r.ridLen = copy(r.ridBuf[:], rid)
-	if r.window = p.window; o.credit > 0 && p.adv {
-		r.window = o.credit
+	r.window, r.grows = p.window, p.grow
+	if o.credit > 0 && p.adv { // the caller has set a bound
+		r.window, r.grows = o.credit, false
 	}
 	d.requests.add(r, hash)
 	d.own(r)
@@ -321,10 +324,32 @@ func (d *dispatcher) addRequest(p *peer, s *service, rid []byte, o options, hash
 	return r
 }
 
-// keep copies what a queued request needs later.
-func (r *request) keep(data, options []byte) {
-	r.data = append(r.data[:0], data...)
+// keep takes what a queued request needs later: a copy, or the block that the
+// data is. letGo is its end.
+func (r *request) keep(data, options []byte, s *batch.Store) {
+	if r.block = s.Find(data); r.block != nil {
+		r.block.Keep()
+		r.data = r.block.Bytes
+	} else {
+		r.data = append(r.data[:0], data...)
+	}
 	r.options, r.hasOptions = append(r.options[:0], options...), options != nil
+}
+
+// letGo forgets what keep took, but for memory that the next one may use: what
+// is rare and large goes back, as no limit counts it any more.
+func (r *request) letGo() {
+	if r.block != nil || cap(r.data)+cap(r.options) > 16<<10 {
+		r.letGoLarge()
+	}
+}
+
+func (r *request) letGoLarge() {
+	if r.block != nil {
+		r.block.Drop()
+		r.block = nil
+	}
+	r.data, r.options = nil, nil
 }
 
 // removeRequest forgets a request that is in no queue and no slot.
@@ -337,9 +362,7 @@ func (d *dispatcher) removeRequest(r *request) {
 	s.requests--
 	d.releaseService(s)
 	r.client, r.service, r.slot, r.queue = nil, nil, nil, nil
-	if cap(r.data) > 16<<10 || cap(r.options) > 16<<10 {
-		r.data, r.options = nil, nil // memory of rare large ones goes back
-	}
+	r.letGo()
 	if len(d.freeRequests) < 1<<14 {
 		d.freeRequests = append(d.freeRequests, r)
 	}

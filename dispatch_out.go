@@ -39,6 +39,27 @@ type backlog struct {
 
 func (b *backlog) blocked() bool { return b.node.listed() }
 
+// pass makes large frames travel as blocks of s. It is called before all else.
+func (d *dispatcher) pass(s *batch.Store) {
+	d.store = s
+	for i := range d.boxes {
+		b := &d.boxes[i]
+		b.out.Store, b.spare.Store = s, s
+	}
+}
+
+// release drops what is not sent, when everything has ended and nobody will take it.
+func (d *dispatcher) release() {
+	for i := range d.boxes {
+		b := &d.boxes[i]
+		b.out.Reset()
+		b.spare.Reset()
+	}
+	for k := d.blocked.head; k != nil; k = k.next {
+		k.owner.out.Reset()
+	}
+}
+
 // open starts a message to p; close ends it.
 func (d *dispatcher) open(p *peer) *batch.Out {
 	o := &d.boxes[p.listener].out
@@ -57,7 +78,7 @@ func (d *dispatcher) close(p *peer, o origin) {
 		return
 	}
 	q := p.backlog.out
-	d.grew(p, len(q.Message(q.Len()-1)))
+	d.grew(p, q.Size(q.Len()-1))
 }
 
 // openUnknown starts a message to a peer that has no entry; closeUnknown ends it.
@@ -75,7 +96,7 @@ func (d *dispatcher) closeUnknown(l int) {
 // client does not read; they are counted and dropped.
 func (d *dispatcher) mayTell(p *peer) bool {
 	q := &p.backlog
-	if p.dead || q.slow && (q.out.Len() > 2*d.lim.outbox || int64(len(q.out.B)) > 2*q.most || d.outboxBytes > d.lim.totalOutbox) {
+	if p.dead || q.slow && (q.out.Len() > 2*d.lim.outbox || int64(q.out.Bytes()) > 2*q.most || d.outboxBytes > d.lim.totalOutbox) {
 		d.stats.Dropped++
 		return false
 	}
@@ -216,11 +237,11 @@ func (d *dispatcher) settleSlowly(b *outbox) {
 				undone = append(undone, i)
 				if p.backlog.out.Len() == 0 { // a beat finds out when there is room again
 					appendToWorker(d.open(p), p.id, opHeartbeat, nil, nil, "")
-					d.grew(p, len(p.backlog.out.B))
+					d.grew(p, p.backlog.out.Bytes())
 				}
 			case !o.backlog:
-				p.backlog.out.AppendPacked(out.Message(i))
-				d.grew(p, len(out.Message(i)))
+				p.backlog.out.AppendFrom(out, i)
+				d.grew(p, out.Size(i))
 			}
 		default:
 			d.stats.Unreachable++
@@ -251,7 +272,7 @@ func (d *dispatcher) settleSlowly(b *outbox) {
 	}
 	for k := len(undone) - 1; k >= 0; k-- {
 		i := undone[k]
-		if r := d.unsent(out.Message(i), b.oldOrigin[i]); r != nil {
+		if r := d.unsent(out, i, b.oldOrigin[i]); r != nil {
 			d.enqueue(r, true)
 		}
 	}
@@ -282,16 +303,17 @@ func (d *dispatcher) undo(sl *slot) *request {
 	return r
 }
 
-// unsent gives the request of an undone dispatch its data back from the packed
-// message. It returns nil if the request is gone by now.
-func (d *dispatcher) unsent(packed []byte, o origin) *request {
+// unsent gives the request of an undone dispatch its data back from message i
+// of out. It returns nil if the request is gone by now.
+func (d *dispatcher) unsent(out *batch.Out, i int, o origin) *request {
 	if o.req == nil || o.req.client == nil {
 		return nil
 	}
-	in := batch.In{B: packed}
+	var in batch.In
+	out.Read(i, &in)
 	var m message
 	parseAtWorker(in.Next()[1:], &m) // our own message, so it is well-formed
-	o.req.keep(m.data, m.options)
+	o.req.keep(m.data, m.options, d.store)
 	return o.req
 }
 
@@ -313,7 +335,7 @@ func (d *dispatcher) block(p *peer) {
 		return
 	}
 	if p.backlog.out == nil {
-		p.backlog.out = &batch.Out{}
+		p.backlog.out = &batch.Out{Store: d.store}
 	}
 	p.backlog.sent, p.backlog.trying = -1, false
 	d.blocked.pushBack(&p.backlog.node)
@@ -338,7 +360,7 @@ func (d *dispatcher) grew(p *peer, n int) {
 	if p.adv && p.role == roleClient { // it agreed to take so much: that it comes all at once is no fault of its
 		q.most = max(q.most, min(2*p.windows, d.lim.totalOutbox/4)) // but not all that there is
 	}
-	size := int64(len(q.out.B))
+	size := int64(q.out.Bytes())
 	// What all hold together is held against those with more than their share, and
 	// twice as much against everybody: shares were larger while fewer had one.
 	crowded := d.outboxBytes > d.lim.totalOutbox && size > d.lim.totalOutbox/int64(d.blocked.n) || d.outboxBytes > 2*d.lim.totalOutbox
@@ -352,9 +374,9 @@ func (d *dispatcher) grew(p *peer, n int) {
 // nothing is left.
 func (d *dispatcher) shrink(p *peer) {
 	q := &p.backlog
-	d.outboxBytes -= int64(len(q.out.B))
+	d.outboxBytes -= int64(q.out.Bytes())
 	q.out.DropFront(q.sent)
-	d.outboxBytes += int64(len(q.out.B))
+	d.outboxBytes += int64(q.out.Bytes())
 	if q.sent > 0 {
 		q.wait = 0
 	}
@@ -369,6 +391,7 @@ func (d *dispatcher) shrink(p *peer) {
 func (d *dispatcher) unblock(p *peer) {
 	p.backlog.slow, p.backlog.most = false, 0
 	d.blocked.remove(&p.backlog.node)
+	p.backlog.out.Reset()
 	p.backlog.out = nil
 	if d.blocked.n == 0 {
 		d.retryAt = never
@@ -384,7 +407,7 @@ func (d *dispatcher) unblock(p *peer) {
 
 func (d *dispatcher) dropBacklog(p *peer) {
 	if p.backlog.blocked() {
-		d.outboxBytes -= int64(len(p.backlog.out.B))
+		d.outboxBytes -= int64(p.backlog.out.Bytes())
 		d.unblock(p)
 	}
 }
@@ -417,9 +440,8 @@ func (d *dispatcher) retry() {
 			count = 1
 		}
 		for i := 0; i < count && bytes < 1<<20; i++ {
-			m := q.out.Message(i)
-			bytes += len(m)
-			b.out.AppendPacked(m)
+			bytes += q.out.Size(i)
+			b.out.AppendFrom(q.out, i)
 			b.origins = append(b.origins, origin{peer: q.peer, backlog: true})
 		}
 	}

@@ -162,9 +162,7 @@ func (d *dispatcher) pump(s *service) {
 			}
 		}
 		d.dispatch(r, s.pick(r.key), r.data, options)
-		if cap(r.data)+cap(r.options) > 16<<10 { // memory that no limit counts any more
-			r.data, r.options = nil, nil
-		}
+		r.letGo()
 	}
 }
 

@@ -19,6 +19,7 @@ type slot struct {
 	progress instant // the last partial or heartbeat under the token
 	partial  bool    // one was forwarded: never dispatched again (I5)
 	owed     int64   // credit that the worker was not told of, as its pipe was full
+	widened  int64   // … and the window; 0: as it knows it
 	of       node[slot]
 }
 
@@ -64,7 +65,7 @@ func (d *dispatcher) takeSlot(w *peer, r *request) *slot {
 	}
 	printable(sl.token[tokenIndexLen:], d.random.Uint64(), d.random.Uint64())
 	sl.gen++
-	sl.worker, sl.req, sl.progress, sl.partial, sl.owed = w, r, d.now, false, 0
+	sl.worker, sl.req, sl.progress, sl.partial, sl.owed, sl.widened = w, r, d.now, false, 0, 0
 	sl.ridLen = copy(sl.rid[:], r.rid())
 	w.slots.pushBack(&sl.of)
 	w.held++
@@ -142,6 +143,8 @@ func (d *dispatcher) fromWorker(l int, id []byte, p *peer, m *message) {
 		d.onReply(p, m)
 	case opHeartbeat:
 		d.onWorkerHeartbeat(p, m)
+	case opBlocked:
+		d.onBlocked(p, m)
 	case opDisconnect:
 		d.workerLost(p, "left")
 	case opDrain:
@@ -199,7 +202,7 @@ func (d *dispatcher) onReady(l int, id []byte, p *peer, m *message) {
 	p.role, p.service, p.concurrency, p.beats = roleWorker, s, 1, true
 	if adv {
 		p.adv, p.life, p.told = true, c.ID, c.interval()
-		p.pack = c.Pack > 0
+		p.pack, p.grow = c.Pack > 0, c.Grow > 0
 		p.concurrency = d.clip(p, c.Concurrency)
 		appendHelloTo(d.open(p), p.id, headerWorker, &d.self)
 		d.close(p, origin{})
@@ -268,7 +271,7 @@ func (d *dispatcher) dispatch(r *request, w *peer, data, options []byte) {
 	var x *extra
 	if w.adv {
 		x = &d.x
-		*x = extra{remaining: -1, attempt: r.asked, credit: r.window, raw: r.client.adv}
+		*x = extra{remaining: -1, attempt: r.asked, credit: r.window, raw: r.client.adv, grow: r.grows && w.grow}
 		if r.deadline.armed() {
 			x.remaining = max(int64((r.deadline.at-d.now)/time.Millisecond), 1)
 		}
@@ -371,10 +374,36 @@ func (d *dispatcher) onWorkerHeartbeat(w *peer, m *message) {
 // payCredit passes a client's credit on. While the worker's pipe is full it
 // adds up, so that no client can fill the worker's outbox with it.
 func (d *dispatcher) payCredit(sl *slot) {
-	if w := sl.worker; sl.owed > 0 && sl.req != nil && !w.backlog.blocked() {
-		appendCreditToWorker(d.open(w), w.id, sl.token[:], sl.req.rid(), sl.owed)
+	if w := sl.worker; sl.owed+sl.widened > 0 && sl.req != nil && !w.backlog.blocked() {
+		appendCreditToWorker(d.open(w), w.id, sl.token[:], sl.req.rid(), sl.owed, sl.widened)
 		d.close(w, origin{})
-		sl.owed = 0
+		sl.owed, sl.widened = 0, 0
+	}
+}
+
+// onCredit: what a client consumed, and how far its worker may be ahead from
+// now on. A window that shrinks would break what the worker was promised.
+func (d *dispatcher) onCredit(r *request, m *message) {
+	sl := r.slot
+	if m.window > r.window && r.grows && sl.worker.grow {
+		r.client.windows += m.window - r.window
+		r.window, sl.widened = m.window, m.window
+	}
+	sl.owed = min(sl.owed+m.credit, maxCredit)
+	d.payCredit(sl)
+}
+
+// onBlocked passes on that a worker waits for credit.
+func (d *dispatcher) onBlocked(w *peer, m *message) {
+	sl := d.slotOf(w, m)
+	if sl == nil {
+		d.unauthentic(w, m)
+		return
+	}
+	sl.progress = d.now
+	if r := sl.req; r != nil && r.grows {
+		appendToClient(d.open(r.client), r.client.id, opBlocked, m.rid, nil)
+		d.close(r.client, origin{})
 	}
 }
 

@@ -26,7 +26,7 @@ func TestEveryNameHasAnExample(t *testing.T) {
 	const module = "github.com/zmq-omdp/omdp"
 	public := []string{module, module + "/omdptest"}
 	fset := token.NewFileSet()
-	imports := exportData(t, fset, append(public, "./examples/...")...)
+	imports := exportData(t, fset, append(public, "./examples/...", "net/http/httptest")...)
 
 	used := map[types.Object]bool{}
 	dirs, err := filepath.Glob("examples/*")

@@ -90,10 +90,10 @@ func rewrite(o *batch.Out, at string, m *message) (id int) {
 	case at == "broker" && m.op == opRequest && m.options != nil:
 		appendClientRequest(o, string(m.service), rid, m.data, m.options)
 	case at == "broker" && m.op == opCredit:
-		appendClientCredit(o, rid, m.credit)
+		appendClientCredit(o, rid, m.credit, m.window)
 	case at == "broker" && !m.worker && (m.op == opHeartbeat || m.op == opCancel):
 		appendClientCommand(o, m.op, rid)
-	case at == "broker" && m.worker && (m.op == opHeartbeat || m.op == opDisconnect || m.op == opDrain):
+	case at == "broker" && m.worker && (m.op == opHeartbeat || m.op == opBlocked || m.op == opDisconnect || m.op == opDrain):
 		appendWorkerCommand(o, m.op, token, rid)
 	case at == "broker" && len(m.body) == 2 && string(m.body[0]) == "b":
 		appendReplyRaw(o, m.op, token, rid, m.body[1])
@@ -104,7 +104,7 @@ func rewrite(o *batch.Out, at string, m *message) (id int) {
 		appendDispatch(o, "id", m.token, m.rid, m.data, m.options, nil)
 		return 1
 	case at == "worker" && m.op == opCredit:
-		appendCreditToWorker(o, "id", m.token, m.rid, m.credit)
+		appendCreditToWorker(o, "id", m.token, m.rid, m.credit, m.window)
 		return 1
 	case at == "worker" && m.op != opRequest && m.op != opHello && (m.op != opCancel || len(m.cause) > 0):
 		appendToWorker(o, "id", m.op, m.token, m.rid, string(m.cause))

@@ -94,9 +94,9 @@ func limitOutbox(t *testing.T) {
 	part(t, "TotalOutbox", func(t *testing.T) {
 		// Who has more than an equal share is given up when the total is reached; the
 		// others may come to have theirs. At twice the total who is refused something
-		// is given up: the rest of them in the turn after.
-		if most := flooded(t, omdp.Limits{TotalOutbox: 1 << 20}, 10, 1000); most > 2<<20+2*turn {
-			t.Errorf("%d bytes waited, want at most twice 1 MiB and two turns", most)
+		// is given up: the rest of them in the turns after.
+		if most := flooded(t, omdp.Limits{TotalOutbox: 1 << 20}, 10, 1000); most > 2<<20+4*turn {
+			t.Errorf("%d bytes waited, want at most twice 1 MiB and what comes in four turns", most)
 		}
 	})
 	part(t, "default", func(t *testing.T) {
@@ -132,18 +132,19 @@ func limitOutbox(t *testing.T) {
 	// The broker's own answers count as well: a peer that asks on and reads none
 	// makes it hold no more.
 	part(t, "answers", func(t *testing.T) {
-		const limit, total = 100_000, 300_000
+		const limit, total, peers = 100_000, 300_000, 3
 		b := startBroker(t, newEndpoint(t, "tcp"), &omdp.BrokerConfig{Limits: omdp.Limits{OutboxBytes: limit, TotalOutbox: total}})
 		addWorker(t, b, "echo", nil, echo)
 		c := addClient(t, b, nil)
 		rid := strings.Repeat("r", 64)
 		var all []*wire
-		for i := range 10 {
+		for i := range peers {
 			all = append(all, dialStuck(t, b.Endpoint(), fmt.Sprint("asks-", i)))
 		}
 		asked := []string{"C", "2", "nobody", rid, "1", `{"failFast":true}`} // NO_WORKER
 		most := int64(0)
-		for range 60 {
+		// The system's buffers take megabytes of small answers before one waits here.
+		for range 4000 {
 			for _, p := range all {
 				for range 50 {
 					if err := p.send(asked...); err != nil {
@@ -153,25 +154,28 @@ func limitOutbox(t *testing.T) {
 				}
 			}
 			served(t, c, "echo")
-			most = max(most, b.Stats().OutboxBytes)
+			s := b.Stats()
+			if most = max(most, s.OutboxBytes); s.SlowClients == peers && s.Dropped > 10_000 {
+				break
+			}
 		}
-		if s := b.Stats(); most > 2*total+int64(len(all))*1000 || s.SlowClients != 10 || s.Dropped == 0 {
-			t.Errorf("%d bytes waited, %d slow clients, %d answers dropped; want at most twice %d, 10, some", most, s.SlowClients, s.Dropped, total)
+		if s := b.Stats(); most > 2*total+int64(len(all))*1000 || s.SlowClients != peers || s.Dropped == 0 {
+			t.Errorf("%d bytes waited, %d slow clients, %d answers dropped; want at most twice %d, %d, some", most, s.SlowClients, s.Dropped, total, peers)
 		}
 	})
 	part(t, "worker", func(t *testing.T) {
 		var l logs
-		b := startBroker(t, newEndpoint(t, "tcp"), &omdp.BrokerConfig{Logger: l.logger(), Limits: omdp.Limits{Outbox: 200}})
+		b := startBroker(t, newEndpoint(t, "tcp"), &omdp.BrokerConfig{Logger: l.logger(), Heartbeat: time.Minute, Limits: omdp.Limits{Outbox: 200}})
 		addWorker(t, b, "echo", nil, echo)
 		w := dialStuck(t, b.Endpoint(), "stuck")
 		w.send("W", "1", "stuck", `{"v":1,"id":"life","hb":60000,"concurrency":1000}`)
 		eventually(t, "it is registered", func() bool { return b.Stats().Workers == 2 })
 		other := addClient(t, b, nil)
-		c := addClient(t, b, &omdp.ClientConfig{Heartbeat: time.Minute}) // one for each of its requests would be too much for itself
+		c := addClient(t, b, &omdp.ClientConfig{Heartbeat: time.Minute}) // heartbeats for all its requests at a time would be too much by themselves
 		ctx, cancel := context.WithCancel(t.Context())
 		ended := make(chan error, 10_000)
-		n, data := 0, strings.Repeat("x", 2<<10)
-		for ; b.Stats().Requeued == 0; n++ { // then its pipe is full
+		n, data := 0, strings.Repeat("x", 16<<10)
+		for ; b.Stats().Queued < 300; n++ { // then its pipe is full, and the system's buffers
 			if err := c.Request(ctx, "stuck", data, nil, func(_ omdp.Message, err error) { ended <- err }); err != nil {
 				t.Fatal(err)
 			}
@@ -180,8 +184,17 @@ func limitOutbox(t *testing.T) {
 			}
 		}
 		cancel() // of which the worker is to be told, for each
-		for range n {
-			failed(t, receive(t, "a call's end", ended), omdp.ErrCanceled, omdp.MayHaveExecuted)
+		canceled := 0
+		for range n { // the broker may give the worker up before the last ones are cancelled
+			err := receive(t, "a call's end", ended)
+			if errors.Is(err, omdp.ErrCanceled) {
+				canceled++
+			} else {
+				failed(t, err, omdp.ErrWorkerLost, omdp.MayHaveExecuted)
+			}
+		}
+		if canceled < 200 {
+			t.Errorf("%d calls of %d were cancelled, want more than the worker's outbox takes", canceled, n)
 		}
 		eventually(t, "the worker is lost", func() bool { s := b.Stats(); return s.Workers == 1 && s.SlowClients == 1 })
 		eventually(t, "the log says so", func() bool { return l.count("peer does not read") == 1 })

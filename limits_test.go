@@ -34,6 +34,8 @@ var limitTests = map[string]func(t *testing.T){
 	"requests of a worker at a time":                             limitConcurrency,
 	"messages that wait for a peer that does not read":           limitOutbox,
 	"partials ahead of a call's reader":                          limitWindow,
+	"the same, grown where it is what holds up a stream":         limitMaxWindow,
+	"a handler that goes on after its `ctx` ended":               limitStuck,
 	"the same from a worker that is not this library":            limitBuffer,
 	"requests that wait for a connection, or behind a slow one":  limitSendQueue,
 	"malformed messages of a peer":                               limitMalformed,
@@ -42,7 +44,6 @@ var limitTests = map[string]func(t *testing.T){
 	"attempts of a call":                                         limitAttempts,
 	"attempts besides the first, all calls of a client together": limitRetries,
 	"ids of ended requests that a broker remembers":              limitFinished,
-	"a handler that goes on after its `ctx` ended":               limitStuck,
 	"shutdown": limitShutdown,
 }
 

@@ -124,6 +124,7 @@ var (
 	theToken   = field{"token", kindToken, "{TOKEN}"}
 	theCaps    = field{"caps", kindCaps, goodCaps}
 	theAmount  = field{"amount", kindAmount, "1000"}
+	theWindow  = field{"window", kindAmount, "2000"}
 	thePayload = field{"payload", kindPayload, goodPayload}
 )
 
@@ -161,8 +162,12 @@ var toBroker = []struct {
 		"rid missing": nothing, "rid binary": lostAs("\x00\xff\xfe"), "rid unknown": lostAs("unknown"), "rid of 64 bytes": lostAs(strings.Repeat("r", 64)),
 	}},
 	{form{"HELLO", fields("C", "8", theCaps)}, theClient, brokerWant{answers: []string{"C|8|*"}}, nil},
-	{form{"CREDIT", fields("C", "9", theRID, theAmount)}, theClient, brokerWant{worker: []string{"W|9|{TOKEN}|{LIVE}|1000"}}, map[string]brokerWant{
-		"rid binary": stray, "rid unknown": stray, "rid of 64 bytes": stray,
+	{form{"CREDIT", fields("C", "9", theRID, theAmount)}, theClient, credited("1000"), map[string]brokerWant{
+		"rid binary": stray, "rid unknown": stray, "rid of 64 bytes": stray, "amount doubled": credited("1000"),
+	}},
+	{form{"CREDIT with a window", fields("C", "9", theRID, theAmount, theWindow)}, theClient, credited("1000"), map[string]brokerWant{ // its windows don't grow
+		"rid binary": stray, "rid unknown": stray, "rid of 64 bytes": stray, "window missing": credited("1000"), "amount missing": credited("2000"), "rid missing": stray,
+		"amount zero": nothing, "amount minus zero": nothing, "amount and window swapped": credited("2000"),
 	}},
 	{form{"CANCEL", fields("C", "10", theRID)}, theClient, canceled, map[string]brokerWant{
 		"rid binary": stray, "rid unknown": stray, "rid of 64 bytes": stray,
@@ -178,10 +183,13 @@ var toBroker = []struct {
 	{form{"raw REPLY", fields("W", "3", theToken, theRID, field{"type", kindPayload, "b"}, field{"bytes", kindPayload, "\xff\x00"})}, theWorker, forwarded("3", "b", "\xff\x00"), rawReplies("3")},
 	{form{"HEARTBEAT", fields("W", "4")}, theWorker, stays, nil},
 	{form{"HEARTBEAT of a request", fields("W", "4", theToken, theRID)}, theWorker, beat4, withForged(map[string]brokerWant{"cut after the command": stays})},
+	{form{"BLOCKED", fields("W", "12", theToken, theRID)}, theWorker, stays, withForged(map[string]brokerWant{})},
 	{form{"DISCONNECT", fields("W", "5")}, theWorker, brokerWant{moves: "WorkerLost 1", lost: true}, nil},
 	{form{"HELLO", fields("W", "8", theCaps)}, theWorker, stays, nil},
 	{form{"DRAIN", fields("W", "11")}, theWorker, brokerWant{answers: []string{"W|11"}, after: foreign}, nil}, // it is told once
 }
+
+func credited(n string) brokerWant { return brokerWant{worker: []string{"W|9|{TOKEN}|{LIVE}|" + n}} }
 
 // stray: it is for a request that its sender does not have.
 var stray = brokerWant{moves: "Stray 1"}

@@ -55,6 +55,7 @@ var toClient = []struct {
 	{form{"raw REPLY", fields("C", "3", theRID, field{"type", kindPayload, "b"}, field{"bytes", kindPayload, "\xff\x00"})}, clientWant{value: "\xff\x00"}, rawEnds(true)},
 	{form{"HEARTBEAT", fields("C", "4")}, clientWant{}, map[string]clientWant{"command doubled": {}}},
 	{form{"HEARTBEAT of a request", fields("C", "4", theRID)}, clientWant{}, map[string]clientWant{"rid missing": {}, "rid binary": {}, "rid unknown": {}, "rid of 64 bytes": {}}},
+	{form{"BLOCKED", fields("C", "12", theRID)}, clientWant{says: "C|9|{LIVE}|0|2097152"}, map[string]clientWant{"rid binary": {}, "rid unknown": {}, "rid of 64 bytes": {}}},
 	{form{"HELLO", fields("C", "8", theCaps)}, clientWant{}, nil},
 	{form{"DRAIN", fields("C", "11")}, clientWant{}, nil},
 }

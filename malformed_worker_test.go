@@ -93,7 +93,10 @@ var toWorker = []struct {
 	{form{"HEARTBEAT of a request", fields("W", "4", theToken, theRID)}, workerWant{}, notHeld(map[string]workerWant{"cut after the command": {}})},
 	{form{"DISCONNECT", fields("W", "5")}, workerLost, nil},
 	{form{"HELLO", fields("W", "8", theCaps)}, workerWant{}, nil},
-	{form{"CREDIT", fields("W", "9", theToken, theRID, theAmount)}, workerWant{}, notHeld(map[string]workerWant{})},
+	{form{"CREDIT", fields("W", "9", theToken, theRID, theAmount)}, workerWant{}, notHeld(map[string]workerWant{"amount doubled": {}})},
+	{form{"CREDIT with a window", fields("W", "9", theToken, theRID, theAmount, theWindow)}, workerWant{}, notHeld(map[string]workerWant{
+		"token missing": {}, "rid missing": {}, "window missing": {}, "amount missing": {}, "amount zero": {}, "amount minus zero": {}, "amount and window swapped": {},
+	})},
 	{form{"CANCEL", fields("W", "10", theToken, theRID, field{"cause", kindCause, "client"})}, workerCancels, notHeld(map[string]workerWant{
 		"cause empty": workerCancels, "cause huge": workerCancels, "cause unknown": workerCancels, "cause binary": workerCancels, "rid and cause swapped": {},
 	})},

@@ -32,7 +32,7 @@ func TestMain(m *testing.M) {
 		child(role)
 		return
 	}
-	leak.Main(m, leak.Count("open sockets", zsock.OpenSockets))
+	leak.Main(m, leak.Count("open sockets", zsock.OpenSockets), leak.Count("libzmq messages", zsock.Blocks))
 }
 
 const (

@@ -46,6 +46,13 @@ type pending struct {
 	confirmed bool    // a worker was said to have it
 	hellos    int     // how many HELLOs went out before it on its link
 
+	window  int64 // bytes that its worker may be ahead of its reader
+	widened int64 // … of which it has grown by so many
+
+	// Its partials, if it may not be without one for so long.
+	idle    time.Duration // 0: it may
+	stirred instant       // it was sent, one came, or one was read
+
 	due        instant // when its timer fires, see dueAt
 	at         int     // where its timer is: a place in the heap, or one of the below
 	prev, next *pending
@@ -69,6 +76,7 @@ type pendingTable struct {
 	timing  timing
 	budget  retryBudget
 	retries uint64
+	widened int64  // bytes by which windows have grown
 	scratch []byte // of an options frame
 }
 
@@ -79,10 +87,12 @@ type tableConfig struct {
 	beat        time.Duration
 	liveness    int
 	window      int64 // bytes of credit that a request grants, if it does not say otherwise
+	maxWindow   int64 // … and to which that grows
 	links       int
 	maxAttempts int
-	budget      int           // attempts besides the first that may be made at once; negative: no limit
-	random      func() uint64 // jitter
+	budget      int                   // attempts besides the first that may be made at once; negative: no limit
+	random      func() uint64         // jitter
+	unread      func(p *pending) bool // partials of it wait for its reader; nil: none ever do
 }
 
 // clientTurn is what a turn of the timers asks for. Its slices are reused.
@@ -116,7 +126,8 @@ func newPendingTable(c tableConfig) *pendingTable {
 
 func (t *pendingTable) len() int { return len(t.entries) }
 
-// add takes p in, waiting for a link. Its n, rid and deadline are set.
+// add takes p in, waiting for a link. Its n, rid and deadline are set. Where
+// there is a connection for new requests, put has to follow.
 func (t *pendingTable) add(p *pending) {
 	p.attempt, p.after, p.maybe, p.bounced, p.partial = 1, 0, false, false, false
 	p.link, p.seq, p.confirmed, p.at = nil, 0, false, nowhere
@@ -130,13 +141,17 @@ func (t *pendingTable) add(p *pending) {
 	t.entries[p.n] = p
 	t.unsent += len(p.data)
 	t.budget.earn()
-	t.timing.schedule(p)
+	p.due = never
+	if t.best == nil { // else put follows: one place among the timers is enough
+		t.timing.schedule(p)
+	}
 }
 
 // put sends p on l, as the message seq of that connection, with the time that
 // is left to it.
 func (t *pendingTable) put(p *pending, l *tableLink, now instant, seq uint64, out *batch.Out) {
 	p.link, p.seq, p.sent, p.heard, p.confirmed, p.hellos = l, seq, now, now, false, l.hellos
+	p.stirred = now
 	l.onLink++
 	t.onLinks++
 	t.unsent -= len(p.data)
@@ -190,6 +205,7 @@ func (t *pendingTable) remove(p *pending) {
 	p.prev, p.next = nil, nil
 	delete(t.entries, p.n)
 	t.timing.unschedule(p)
+	t.narrow(p)
 }
 
 // cancel appends CANCEL for a request that was given up, or keeps it until the
@@ -248,8 +264,12 @@ func (t *pendingTable) rename(p *pending) {
 // expire does what the timers of requests ask for at now: w.expired are removed.
 func (t *pendingTable) expire(now instant, w *clientTurn) {
 	for p := t.timing.soonest(); p != nil && p.due <= now; p = t.timing.soonest() {
-		if p.link == nil && p.after != 0 && now < p.deadline {
+		switch {
+		case p.link == nil && p.after != 0 && now < p.deadline:
 			p.after, w.again = 0, true
+			t.timing.reschedule(p)
+			continue
+		case t.stirs(now, p):
 			t.timing.reschedule(p)
 			continue
 		}

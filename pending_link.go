@@ -43,7 +43,11 @@ func (t *pendingTable) opened(l *tableLink) {
 // appendHello greets a broker.
 func (t *pendingTable) appendHello(l *tableLink, out *batch.Out) {
 	l.hellos++
-	appendHello(out, headerClient, &caps{V: 1, ID: t.life, HB: t.beat.Milliseconds(), Credit: t.window, Pack: 1})
+	c := caps{V: 1, ID: t.life, HB: t.beat.Milliseconds(), Credit: t.window, Pack: 1}
+	if t.maxWindow > t.window {
+		c.Grow = 1
+	}
+	appendHello(out, headerClient, &c)
 }
 
 // connected: HELLO was taken, so requests may follow.
@@ -144,7 +148,7 @@ func (t *pendingTable) onPartial(now instant, l *tableLink, m *message) *pending
 	if p == nil || p.link != l {
 		return nil
 	}
-	p.heard, p.partial = now, true
+	p.heard, p.partial, p.stirred = now, true, now
 	return p
 }
 

@@ -23,11 +23,44 @@ func (p *pending) dueAt() instant {
 	switch {
 	case p.link == nil && p.after != 0:
 		return min(p.deadline, p.after)
-	case p.link == nil || p.deadline == never:
+	case p.link == nil:
 		return p.deadline
+	}
+	return min(p.limit(), p.idleAt())
+}
+
+// limit is when the time of a request is over that is on a link.
+func (p *pending) limit() instant {
+	if p.deadline == never {
+		return never
 	}
 	return p.deadline + p.slack
 }
+
+// idleAt is when a request that is on a link was without a partial for too
+// long, if none comes; never if that does not matter.
+func (p *pending) idleAt() instant {
+	if p.idle <= 0 || p.stirred > never-p.idle {
+		return never
+	}
+	return p.stirred + p.idle
+}
+
+// stirs tells of a request whose timer fires whether it may go on: partials
+// came since it was set. What its reader has not taken yet holds up the worker
+// as well, and is nothing that the worker does.
+func (t *pendingTable) stirs(now instant, p *pending) bool {
+	if p.link == nil || now >= p.limit() {
+		return false
+	}
+	if t.unread != nil && t.unread(p) {
+		p.stirred = now
+	}
+	return p.idleAt() > now
+}
+
+// idled tells of a request that expired at now whether it was for its silence.
+func (p *pending) idled(now instant) bool { return p.link != nil && now < p.limit() }
 
 // soonest is the request whose timer comes first, nil if none has one.
 func (t *timing) soonest() *pending {

@@ -25,9 +25,12 @@ const (
 	opCredit     op = 9  // extension: bytes consumed
 	opCancel     op = 10 // extension
 	opDrain      op = 11 // extension
+	opBlocked    op = 12 // extension: a worker waits for credit
+
+	opLast = opBlocked
 )
 
-var opDigits = [...]string{"0", "1", "2", "3", "4", "5", "6", "7", "8", "9", "10", "11"}
+var opDigits = [...]string{"0", "1", "2", "3", "4", "5", "6", "7", "8", "9", "10", "11", "12"}
 
 const (
 	headerClient = "C"
@@ -76,6 +79,7 @@ type message struct {
 	caps    []byte
 	cause   []byte
 	credit  int64 // bytes
+	window  int64 // … and the window from now on; 0: as before
 
 	scratch [][]byte // of an unpacked envelope
 }
@@ -89,11 +93,11 @@ func parseOp(f []byte) op {
 		if c >= '1' && c <= '9' {
 			return op(c - '0')
 		}
-		if c >= 1 && c <= byte(opDrain) {
+		if c >= 1 && c <= byte(opLast) {
 			return op(c)
 		}
 	case 2:
-		if f[0] == '1' && (f[1] == '0' || f[1] == '1') {
+		if f[0] == '1' && f[1] >= '0' && f[1] <= '0'+byte(opLast-10) {
 			return op(10 + f[1] - '0')
 		}
 	}
@@ -173,8 +177,8 @@ func parseFromClient(f [][]byte, m *message) bool {
 		}
 		m.caps = f[2]
 		return true
-	case opCredit: // C|9|rid|bytes
-		return n == 4 && parseRID(f[2], m) && parseCredit(f[3], m)
+	case opCredit: // C|9|rid|bytes[|window]
+		return (n == 4 || n == 5) && parseRID(f[2], m) && parseCredit(f[3:], m)
 	case opCancel: // C|10|rid
 		return n == 3 && parseRID(f[2], m)
 	}
@@ -196,6 +200,8 @@ func parseFromWorker(f [][]byte, m *message) bool {
 		return (n == 5 || n == 6) && parseTokenRID(f, m) && parseBody(f[4:], m)
 	case opHeartbeat: // W|4[|cid|rid]
 		return n == 2 || n == 4 && parseTokenRID(f, m)
+	case opBlocked: // W|12|cid|rid
+		return n == 4 && parseTokenRID(f, m)
 	case opDisconnect, opDrain: // W|5, W|11
 		return n == 2
 	case opHello: // W|8|caps
@@ -219,6 +225,8 @@ func parseAtClient(f [][]byte, m *message) bool {
 		return (n == 4 || n == 5) && parseRID(f[2], m) && parseBody(f[3:], m)
 	case opHeartbeat: // C|4[|rid]
 		return n == 2 || n == 3 && parseRID(f[2], m)
+	case opBlocked: // C|12|rid
+		return n == 3 && parseRID(f[2], m)
 	case opHello: // C|8|caps
 		if n != 3 {
 			return false
@@ -260,8 +268,8 @@ func parseAtWorker(f [][]byte, m *message) bool {
 		}
 		m.caps = f[2]
 		return true
-	case opCredit: // W|9|cid|rid|bytes
-		return n == 5 && parseTokenRID(f, m) && parseCredit(f[4], m)
+	case opCredit: // W|9|cid|rid|bytes[|window]
+		return (n == 5 || n == 6) && parseTokenRID(f, m) && parseCredit(f[4:], m)
 	case opCancel: // W|10|cid|rid|cause
 		if n != 5 || !parseTokenRID(f, m) {
 			return false
@@ -290,12 +298,24 @@ func parseBody(f [][]byte, m *message) bool {
 // maxCredit is the most that one CREDIT may grant, in bytes.
 const maxCredit = 1 << 40
 
-// parseCredit reads an amount of bytes: 1 to 1 TiB. Zero, negative and absurd
-// amounts are malformed.
-func parseCredit(f []byte, m *message) bool {
-	n, rest, ok := parseInt(f)
+// maxWindow is the largest window, in bytes.
+const maxWindow = 1 << 30
+
+// parseCredit reads an amount of bytes, 1 to 1 TiB, and a window of at most 1
+// GiB, if it is there: then the amount may be 0. Negative and absurd amounts
+// are malformed.
+func parseCredit(f [][]byte, m *message) bool {
+	least := int64(1)
+	if len(f) == 2 {
+		n, rest, ok := parseInt(f[1])
+		if !ok || len(rest) > 0 || n < 1 || n > maxWindow {
+			return false
+		}
+		m.window, least = n, 0
+	}
+	n, rest, ok := parseInt(f[0])
 	m.credit = n
-	return ok && len(rest) == 0 && n > 0 && n <= maxCredit
+	return ok && len(rest) == 0 && n >= least && n <= maxCredit
 }
 
 // parseInt reads a decimal integer of at most 15 digits, with an optional
@@ -357,12 +377,21 @@ func appendClientCommand(o *batch.Out, c op, rid string) {
 	o.End()
 }
 
-func appendClientCredit(o *batch.Out, rid string, n int64) {
+// appendClientCredit encodes C|9|rid|bytes and, with a window that is not 0,
+// C|9|rid|bytes|window.
+func appendClientCredit(o *batch.Out, rid string, n, window int64) {
 	o.Begin()
 	head(o, headerClient, opCredit)
 	o.FrameString(rid)
-	appendIntFrame(o, n)
+	appendCreditFrames(o, n, window)
 	o.End()
+}
+
+func appendCreditFrames(o *batch.Out, n, window int64) {
+	appendIntFrame(o, n)
+	if window > 0 {
+		appendIntFrame(o, window)
+	}
 }
 
 // appendHello encodes C|8|caps and W|8|caps, in both directions.
@@ -383,7 +412,7 @@ func appendReady(o *batch.Out, service string, c *caps) {
 	o.End()
 }
 
-// appendWorkerCommand encodes W|4, W|5, W|11 and, with a token, W|4|cid|rid.
+// appendWorkerCommand encodes W|4, W|5, W|11 and, with a token, W|4|cid|rid and W|12|cid|rid.
 func appendWorkerCommand(o *batch.Out, c op, token, rid string) {
 	o.Begin()
 	head(o, headerWorker, c)
@@ -415,6 +444,11 @@ func appendReplyJSON(o *batch.Out, c op, token, rid, code string, value []byte) 
 	head(o, headerWorker, c)
 	o.FrameString(token)
 	o.FrameString(rid)
+	if len(value) >= batch.Large {
+		o.FrameIn(`{"status":`+code+`,"msg":`, value, `}`)
+		o.End()
+		return
+	}
 	o.OpenFrame()
 	o.B = append(o.B, `{"status":`...)
 	o.B = append(o.B, code...)
@@ -522,13 +556,13 @@ func appendToWorker(o *batch.Out, id string, c op, token, rid []byte, cause stri
 	o.End()
 }
 
-func appendCreditToWorker(o *batch.Out, id string, token, rid []byte, n int64) {
+func appendCreditToWorker(o *batch.Out, id string, token, rid []byte, n, window int64) {
 	o.Begin()
 	o.FrameString(id)
 	head(o, headerWorker, opCredit)
 	o.Frame(token)
 	o.Frame(rid)
-	appendIntFrame(o, n)
+	appendCreditFrames(o, n, window)
 	o.End()
 }
 

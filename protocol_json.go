@@ -22,6 +22,7 @@ type caps struct {
 	Concurrency int    `json:"concurrency"`
 	Credit      int64  `json:"credit"` // the client's window in bytes
 	Pack        int    `json:"pack"`   // 1: it reads envelopes
+	Grow        int    `json:"grow"`   // 1: its windows grow
 }
 
 func (c *caps) append(b []byte) []byte {
@@ -42,6 +43,10 @@ func (c *caps) append(b []byte) []byte {
 	if c.Pack != 0 {
 		b = append(b, `,"pack":`...)
 		b = appendInt(b, int64(c.Pack))
+	}
+	if c.Grow != 0 {
+		b = append(b, `,"grow":`...)
+		b = appendInt(b, int64(c.Grow))
 	}
 	return append(b, '}')
 }
@@ -80,6 +85,7 @@ type extra struct {
 	attempt   int   // 1 for the first
 	credit    int64 // the client's window in bytes; 0: it grants none
 	raw       bool  // the client reads raw bytes
+	grow      bool  // the window grows where the worker says that it waits for credit
 }
 
 func (x *extra) append(b []byte) []byte {
@@ -90,9 +96,14 @@ func (x *extra) append(b []byte) []byte {
 	b = append(b, `,"credit":`...)
 	b = appendInt(b, x.credit)
 	if x.raw {
-		return append(b, `,"raw":true}`...)
+		b = append(b, `,"raw":true`...)
+	} else {
+		b = append(b, `,"raw":false`...)
 	}
-	return append(b, `,"raw":false}`...)
+	if x.grow {
+		b = append(b, `,"grow":true`...)
+	}
+	return append(b, '}')
 }
 
 // parseExtra reads what append writes: the four keys in their order. What
@@ -113,6 +124,9 @@ func parseExtra(b []byte) (x extra, ok bool) {
 		x.raw, b = true, rest
 	} else if b, found = bytes.CutPrefix(b, []byte(`,"raw":false`)); !found {
 		return extra{}, false
+	}
+	if rest, found := bytes.CutPrefix(b, []byte(`,"grow":true`)); found {
+		x.grow, b = true, rest
 	}
 	return x, len(b) > 0 && (b[0] == '}' || b[0] == ',') && b[len(b)-1] == '}'
 }
@@ -312,11 +326,12 @@ func plainLong(b []byte) bool {
 	if bytes.IndexByte(b, '"') >= 0 || bytes.IndexByte(b, '\\') >= 0 {
 		return false
 	}
-	i := 0
+	i, or := 0, uint64(0)
 	for ; i+32 <= len(b); i += 32 {
 		c := b[i : i+32]
 		w0, w1 := binary.NativeEndian.Uint64(c), binary.NativeEndian.Uint64(c[8:])
 		w2, w3 := binary.NativeEndian.Uint64(c[16:]), binary.NativeEndian.Uint64(c[24:])
+		or |= w0 | w1 | w2 | w3
 		if ((w0-spaces)&^w0|(w1-spaces)&^w1|(w2-spaces)&^w2|(w3-spaces)&^w3)&highs != 0 {
 			return false
 		}
@@ -325,8 +340,9 @@ func plainLong(b []byte) bool {
 		if b[i] < 0x20 {
 			return false
 		}
+		or |= uint64(b[i])
 	}
-	return utf8.Valid(b)
+	return or&highs == 0 || utf8.Valid(b)
 }
 
 // appendJSONString appends s as a JSON string, as JSON.stringify would write

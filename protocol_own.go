@@ -65,7 +65,8 @@ func parseOwnCaps(b []byte) (c caps, ok bool) {
 	concurrency, b := ownInt(b, `,"concurrency":`)
 	c.Credit, b = ownInt(b, `,"credit":`)
 	pack, b := ownInt(b, `,"pack":`)
-	c.Concurrency, c.Pack = int(concurrency), int(pack)
+	grow, b := ownInt(b, `,"grow":`)
+	c.Concurrency, c.Pack, c.Grow = int(concurrency), int(pack), int(grow)
 	if string(b) != "}" || c.HB < 1 || c.HB > 86_400_000 {
 		return caps{}, false
 	}

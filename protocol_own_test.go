@@ -14,7 +14,7 @@ func TestOwnForms(t *testing.T) {
 	rapid.Check(t, func(t *rapid.T) {
 		c := caps{
 			V: rapid.IntRange(1, 3).Draw(t, "v"), ID: rapid.StringMatching(`[A-Za-z0-9_-]{1,22}`).Draw(t, "id"), HB: rapid.Int64Range(1, 86_400_000).Draw(t, "hb"),
-			Concurrency: rapid.IntRange(0, 1000).Draw(t, "concurrency"), Credit: rapid.Int64Range(0, maxCredit).Draw(t, "credit"), Pack: rapid.IntRange(0, 1).Draw(t, "pack"),
+			Concurrency: rapid.IntRange(0, 1000).Draw(t, "concurrency"), Credit: rapid.Int64Range(0, maxCredit).Draw(t, "credit"), Pack: rapid.IntRange(0, 1).Draw(t, "pack"), Grow: rapid.IntRange(0, 1).Draw(t, "grow"),
 		}
 		b := c.append(nil)
 		if got, ok := parseOwnCaps(b); !ok || got != c {

@@ -42,6 +42,9 @@ func (m message) show() string {
 	if m.credit != 0 {
 		s.WriteString(fmt.Sprint(" credit=", m.credit))
 	}
+	if m.window != 0 {
+		s.WriteString(fmt.Sprint(" window=", m.window))
+	}
 	return s.String()
 }
 
@@ -60,6 +63,10 @@ func TestParse(t *testing.T) {
 		{"broker", "C|8|{}", "C 8 caps={}"},
 		{"broker", "C|9|r1|1", "C 9 rid=r1 credit=1"},
 		{"broker", "C|9|r1|1099511627776", "C 9 rid=r1 credit=1099511627776"},
+		{"broker", "C|9|r1|0|1073741824", "C 9 rid=r1 window=1073741824"},
+		{"broker", "W|12|tok|r1", "W 12 rid=r1 token=tok"},
+		{"client", "C|12|r1", "C 12 rid=r1"},
+		{"worker", "W|9|tok|r1|5|8192", "W 9 rid=r1 token=tok credit=5 window=8192"},
 		{"broker", "C|10|r1", "C 10 rid=r1"},
 		{"broker", "W|1|echo", "W 1 service=echo"},
 		{"broker", "W|1|echo|{}", "W 1 service=echo caps={}"},
@@ -105,18 +112,18 @@ func TestParseMalformed(t *testing.T) {
 	long := strings.Repeat("x", 300)
 	for at, all := range map[string][]string{
 		"broker": {
-			"", "C", "W", "X|2|echo|r|1", "CC|2|echo|r|1", "|2|echo|r|1", "\x01|2|echo|r|1", "C|", "C|0", "C|7|r", "C|12", "C|99", "C|02", "C|1x", "C|4 ", "C|\x00", "C|\x0c",
+			"", "C", "W", "X|2|echo|r|1", "CC|2|echo|r|1", "|2|echo|r|1", "\x01|2|echo|r|1", "C|", "C|0", "C|7|r", "C|12", "C|99", "C|02", "C|1x", "C|4 ", "C|\x00", "C|\x0d",
 			"C|1|echo", "C|3|r|{}", "C|5", "C|6|r|{}", "C|11",
 			"C|2", "C|2|echo", "C|2|echo|r", "C|2|echo|r|1|{}|x", "C|2||r|1|{}", "C|2|echo||1|{}", "C|2|" + long + "|r|1", "C|2|echo|" + long + "|1",
 			"C|4||", "C|4|", "C|4|r|x", "C|4|" + long, "C|8", "C|8|{}|x", "C|10", "C|10|", "C|10|r|x",
-			"C|9|r", "C|9|r|", "C|9|r|0", "C|9|r|-1", "C|9|r|1.5", "C|9|r|x", "C|9|r|1x", "C|9|r|1099511627777", "C|9|r|9999999999999999999999", "C|9||1", "C|9|r|1|2",
+			"C|9|r", "C|9|r|", "C|9|r|0", "C|9|r|-1", "C|9|r|1.5", "C|9|r|x", "C|9|r|1x", "C|9|r|1099511627777", "C|9|r|9999999999999999999999", "C|9||1", "C|9|r|1|0", "C|9|r|-1|5", "C|9|r|1|-5", "C|9|r|1|1073741825", "C|9|r|1|x", "C|9|r||5", "C|9|r|1|2|3", "C|12|r", "C|13",
 			"W|1", "W|1|", "W|1|" + long, "W|1|echo|{}|x", "W|2|tok|r|1|{}", "W|3", "W|3|tok", "W|3|tok|r", "W|3||r|{}", "W|3|tok||{}", "W|3|tok|r|b|x|y", "W|3|" + long + "|r|{}",
-			"W|6|tok|r", "W|4|tok", "W|4|tok|", "W|4|tok|r|x", "W|4||r", "W|5|x", "W|7|tok|r|{}", "W|8", "W|9|tok|r|1", "W|10|tok|r|gone", "W|11|x",
+			"W|6|tok|r", "W|4|tok", "W|4|tok|", "W|4|tok|r|x", "W|4||r", "W|5|x", "W|7|tok|r|{}", "W|8", "W|9|tok|r|1", "W|10|tok|r|gone", "W|11|x", "W|12", "W|12|tok", "W|12||r", "W|12|tok|r|x",
 			strings.Repeat("C|", maxFrames) + "C",
 		},
-		"client": {"", "C", "W|3|r|{}", "C|1", "C|2|s|r|1", "C|3", "C|3|r", "C|3||{}", "C|3|r|b|x|y", "C|5", "C|6|r", "C|4|r|x", "C|7|r|{}", "C|8", "C|9|r|1", "C|10|r", "C|11|x"},
+		"client": {"", "C", "W|3|r|{}", "C|1", "C|2|s|r|1", "C|3", "C|3|r", "C|3||{}", "C|3|r|b|x|y", "C|5", "C|6|r", "C|4|r|x", "C|7|r|{}", "C|8", "C|9|r|1", "C|10|r", "C|11|x", "C|12", "C|12|", "C|12|r|x"},
 		"worker": {"", "W", "C|2|tok|r|1", "W|1|s", "W|2", "W|2|tok", "W|2|tok|r", "W|2||r|1", "W|2|tok||1", "W|2|tok|r|1|{}|x|y", "W|3|tok|r|{}", "W|6|tok|r|{}", "W|4|tok", "W|5|x",
-			"W|8", "W|9|tok|r", "W|9|tok|r|0", "W|10|tok|r", "W|10|tok|r|gone|x", "W|11|x"},
+			"W|8", "W|9|tok|r", "W|9|tok|r|0", "W|9|tok|r|1|0", "W|9|tok|r|1|2|3", "W|10|tok|r", "W|10|tok|r|gone|x", "W|11|x", "W|12|tok|r"},
 	} {
 		for _, text := range all {
 			var m message
@@ -168,7 +175,10 @@ func TestAppendParse(t *testing.T) {
 			{"broker", 0, func(o *batch.Out) { appendClientCommand(o, opHeartbeat, "") }, message{op: opHeartbeat}},
 			{"broker", 0, func(o *batch.Out) { appendClientCommand(o, opHeartbeat, rid) }, message{op: opHeartbeat, rid: []byte(rid)}},
 			{"broker", 0, func(o *batch.Out) { appendClientCommand(o, opCancel, rid) }, message{op: opCancel, rid: []byte(rid)}},
-			{"broker", 0, func(o *batch.Out) { appendClientCredit(o, rid, n) }, message{op: opCredit, rid: []byte(rid), credit: n}},
+			{"broker", 0, func(o *batch.Out) { appendClientCredit(o, rid, n, 0) }, message{op: opCredit, rid: []byte(rid), credit: n}},
+			{"broker", 0, func(o *batch.Out) { appendClientCredit(o, rid, n-1, 1+n%maxWindow) }, message{op: opCredit, rid: []byte(rid), credit: n - 1, window: 1 + n%maxWindow}},
+			{"broker", 0, func(o *batch.Out) { appendWorkerCommand(o, opBlocked, token, rid) }, message{worker: true, op: opBlocked, token: []byte(token), rid: []byte(rid)}},
+			{"client", 1, func(o *batch.Out) { appendToClient(o, "id", opBlocked, []byte(rid), nil) }, message{op: opBlocked, rid: []byte(rid)}},
 			{"broker", 0, func(o *batch.Out) { appendHello(o, headerClient, &c) }, message{op: opHello, caps: c.append(nil)}},
 			{"broker", 0, func(o *batch.Out) { appendHello(o, headerWorker, &c) }, message{worker: true, op: opHello, caps: c.append(nil)}},
 			{"broker", 0, func(o *batch.Out) { appendReady(o, service, &c) }, message{worker: true, op: opReady, service: []byte(service), caps: c.append(nil)}},
@@ -187,7 +197,8 @@ func TestAppendParse(t *testing.T) {
 			{"worker", 1, func(o *batch.Out) { appendDispatch(o, "id", []byte(token), []byte(rid), data, nil, &x) }, message{worker: true, op: opRequest, token: []byte(token), rid: []byte(rid), data: data, options: []byte("{}"), extra: x.append(nil)}},
 			{"worker", 1, func(o *batch.Out) { appendToWorker(o, "id", opHeartbeat, nil, nil, "") }, message{worker: true, op: opHeartbeat}},
 			{"worker", 1, func(o *batch.Out) { appendToWorker(o, "id", opCancel, []byte(token), []byte(rid), cause) }, message{worker: true, op: opCancel, token: []byte(token), rid: []byte(rid), cause: []byte(cause)}},
-			{"worker", 1, func(o *batch.Out) { appendCreditToWorker(o, "id", []byte(token), []byte(rid), n) }, message{worker: true, op: opCredit, token: []byte(token), rid: []byte(rid), credit: n}},
+			{"worker", 1, func(o *batch.Out) { appendCreditToWorker(o, "id", []byte(token), []byte(rid), n, 0) }, message{worker: true, op: opCredit, token: []byte(token), rid: []byte(rid), credit: n}},
+			{"worker", 1, func(o *batch.Out) { appendCreditToWorker(o, "id", []byte(token), []byte(rid), n-1, 1+n%maxWindow) }, message{worker: true, op: opCredit, token: []byte(token), rid: []byte(rid), credit: n - 1, window: 1 + n%maxWindow}},
 			{"worker", 1, func(o *batch.Out) { appendHelloTo(o, "id", headerWorker, &c) }, message{worker: true, op: opHello, caps: c.append(nil)}},
 		} {
 			f := packed(e.append)
@@ -285,12 +296,17 @@ func TestCaps(t *testing.T) {
 
 func TestExtra(t *testing.T) {
 	const good = `{"remaining":812,"attempt":1,"credit":262144,"raw":true}` // protocol.md, extensions
-	want := extra{812, 1, 262144, true}
+	want := extra{812, 1, 262144, true, false}
 	if got, ok := parseExtra([]byte(good)); !ok || got != want || string(want.append(nil)) != good {
 		t.Errorf("got %+v, %v, want %+v", got, ok, want)
 	}
-	if got, ok := parseExtra([]byte(`{"remaining":-1,"attempt":2,"credit":0,"raw":false,"later":1}`)); !ok || got != (extra{-1, 2, 0, false}) {
+	if got, ok := parseExtra([]byte(`{"remaining":-1,"attempt":2,"credit":0,"raw":false,"later":1}`)); !ok || got != (extra{-1, 2, 0, false, false}) {
 		t.Errorf("with a later key: got %+v, %v", got, ok)
+	}
+	grows := strings.Replace(good, `}`, `,"grow":true}`, 1)
+	want.grow = true
+	if got, ok := parseExtra([]byte(grows)); !ok || got != want || string(want.append(nil)) != grows {
+		t.Errorf("got %+v, %v, want %+v", got, ok, want)
 	}
 	for _, s := range []string{"", "{}", good[:len(good)-1], `{"attempt":1,"remaining":812,"credit":1,"raw":true}`, strings.Replace(good, ":1,", ":0,", 1),
 		strings.Replace(good, "262144", "-1", 1), strings.Replace(good, "812", "", 1), strings.Replace(good, "812", "9999999999999999", 1), strings.Replace(good, "true", "1", 1), good + "x"} {

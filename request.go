@@ -106,7 +106,7 @@ func newTask(c *workerConn, l link, m *message, x *extra) *task {
 	t.res.packs = c.sess.packs // under Worker.mu
 	if x != nil {
 		t.req.attempt = x.attempt
-		t.res.raw, t.res.credit.window = x.raw, x.credit
+		t.res.raw, t.res.grows, t.res.credit.window = x.raw, x.grow, x.credit
 	}
 	t.ctx.res = &t.res
 	t.late.node.owner = t

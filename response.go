@@ -40,6 +40,8 @@ type Response struct {
 	cause  error // why ctx ended
 	failed error // a final that could not be encoded
 	credit credit
+	grows  bool          // the client wants to know when a writer waits for credit
+	asked  bool          // … and was told since it last gave some
 	room   chan struct{} // capacity 1: a writer waits for room; nil until one did
 	tail   [utf8.UTFMax]byte
 	ntail  int // bytes of tail: the start of a character whose rest the next Write brings
@@ -189,6 +191,20 @@ func (r *Response) Heartbeat() error {
 	}
 	r.link.Flush()
 	return err
+}
+
+// Room is how many bytes the handler may write now without waiting for the
+// client: at most 1 MiB, and that if the client sets no bound. Each partial
+// counts 64 bytes besides its data. After the end of the response or of ctx it
+// is 0.
+func (r *Response) Room() int {
+	queued := int64(r.link.Queued())
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if r.ended || r.cause != nil {
+		return 0
+	}
+	return int(max(r.credit.room(maxQueued)-queued, 0))
 }
 
 // Active tells whether there is somebody to answer to: the response has not

@@ -121,12 +121,17 @@ func (r *Response) reserve(n int64) error {
 			r.room = make(chan struct{}, 1)
 		}
 		room := r.room
+		ask := err == nil && !ok && r.grows && !r.asked
+		r.asked = r.asked || ask
 		r.mu.Unlock()
 		if err != nil {
 			return err
 		}
 		if ok {
 			break
+		}
+		if ask {
+			r.ask()
 		}
 		<-room // granted, ended or cancelled
 	}
@@ -195,11 +200,21 @@ func (r *Response) signal() {
 }
 
 // grant takes the client's CREDIT.
-func (r *Response) grant(n int64) {
+func (r *Response) grant(n, window int64) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	r.credit.grant(n)
+	r.credit.grant(n, window)
+	r.asked = false
 	r.signal()
+}
+
+// ask tells the client that this end waits for credit: its window may grow.
+func (r *Response) ask() {
+	o := r.link.Begin()
+	if r.stopped() == nil {
+		appendWorkerCommand(o, opBlocked, r.task.token(), r.task.rid())
+	}
+	r.link.Flush()
 }
 
 // stop ends the handler's context. It reports false if it had ended.

@@ -29,7 +29,7 @@ const maxLines = 600
 
 // pureFiles decide and do no I/O: the core, the codec, the timing, the errors,
 // the values, and the tables of client and worker.
-var pureFiles = []string{"dispatch*.go", "protocol*.go", "heartbeat.go", "errors.go", "message.go", "pending.go", "worker_session.go", "internal/batch/*.go"}
+var pureFiles = []string{"dispatch*.go", "protocol*.go", "heartbeat.go", "errors.go", "message.go", "pending*.go", "worker_session.go", "worker_places.go", "internal/batch/*.go"}
 
 // pureImports is all that a pure file may import. encoding/json, bytes,
 // strconv and the like compute; none of these can wait, lock or ask the system.

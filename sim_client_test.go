@@ -52,7 +52,7 @@ func (c *simClient) start() {
 	c.random = uint64(c.num*1000 + c.life)
 	life := fmt.Sprintf("life-of-client-%d-%05d", c.num, c.life)
 	c.table = newPendingTable(tableConfig{
-		life: life, prefix: fmt.Sprintf("r%d%05d-", c.num, c.life), beat: c.hb, liveness: c.w.conf.liveness, window: c.w.conf.credit,
+		life: life, prefix: fmt.Sprintf("r%d%05d-", c.num, c.life), beat: c.hb, liveness: c.w.conf.liveness, window: c.w.conf.credit, maxWindow: 4 * c.w.conf.credit,
 		links: c.w.conf.brokers, maxAttempts: simAttempts, budget: simBudget, random: c.draw,
 	})
 	for i := range c.all() {
@@ -215,6 +215,8 @@ func (c *simClient) receive(l *simLink, f [][]byte) {
 		if first {
 			k.tickAt = now
 		}
+	case opBlocked:
+		c.onBlocked(k, m)
 	case opDrain:
 		c.table.onDrain(k.known)
 		c.resume()
@@ -254,6 +256,23 @@ func isHandlers(err error) bool {
 	return ok
 }
 
+// onBlocked: it reads at once, so it has caught up.
+func (c *simClient) onBlocked(k *simTableConn, m *message) {
+	p := c.table.find(m.rid)
+	if p == nil || p.link != k.known {
+		return
+	}
+	was := p.window
+	window := c.table.widen(p)
+	if window != 0 && (window <= was || window > c.table.maxWindow) {
+		c.w.fail("%s widens a window from %d to %d", c.name, was, window)
+	}
+	if window > 0 {
+		appendClientCredit(&c.out, p.rid, 0, window)
+		c.flush(k)
+	}
+}
+
 func (c *simClient) onPartial(k *simTableConn, m *message) {
 	p := c.table.onPartial(c.now(), k.known, m)
 	if p == nil {
@@ -261,7 +280,7 @@ func (c *simClient) onPartial(k *simTableConn, m *message) {
 	}
 	c.w.book.partial(&c.w.book.calls[c.callOf(p)], m)
 	if k.known.extended && c.w.conf.credit > 0 {
-		appendClientCredit(&c.out, p.rid, simPartial)
+		appendClientCredit(&c.out, p.rid, simPartial, 0)
 		c.flush(k)
 	}
 }
@@ -384,7 +403,7 @@ func (c *simClient) call(service byte, idem, failFast bool, timeout time.Duratio
 		return
 	}
 	w, now := c.w, c.now()
-	p := &pending{n: uint64(len(w.book.calls)) + 1, service: w.service(service), idempotent: idem, deadline: never}
+	p := &pending{n: uint64(len(w.book.calls)) + 1, service: w.service(service), idempotent: idem, deadline: never, window: w.conf.credit}
 	p.rid = string(c.table.appendRID(nil, p.n))
 	if timeout > 0 {
 		p.deadline, p.slack = now+timeout, min(timeout/10, maxSlack)
@@ -397,11 +416,13 @@ func (c *simClient) call(service byte, idem, failFast bool, timeout time.Duratio
 	}
 	c.open = append(c.open, simPending{p, int32(i)})
 	c.table.add(p)
+	best := c.table.best
+	if best != nil {
+		c.table.put(p, best, now, uint64(c.conns[best.index].link.seq), &c.out)
+	}
 	c.wake()
-	if best := c.table.best; best != nil {
-		k := &c.conns[best.index]
-		c.table.put(p, best, now, uint64(k.link.seq), &c.out)
-		c.flush(k)
+	if best != nil {
+		c.flush(&c.conns[best.index])
 	}
 	c.checked()
 }

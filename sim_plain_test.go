@@ -145,7 +145,7 @@ func (p *simPlain) receive(l *simLink, f [][]byte) {
 		case opPartial:
 			p.w.book.partial(c, m)
 			if p.adv && p.w.conf.credit > 0 { // read at once
-				appendClientCredit(&p.out, c.rid, simPartial)
+				appendClientCredit(&p.out, c.rid, simPartial, 0)
 				p.w.sends(l, &p.out)
 			}
 		case opReply:

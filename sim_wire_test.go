@@ -68,6 +68,13 @@ func (k *simBook) dispatched(b *simBroker, l *simLink, m *message) {
 			}
 		}
 	}
+	if i >= 0 && k.insts[i].rid != string(m.rid) { // the one under its former id
+		for _, j := range k.open {
+			if in := &k.insts[j]; int(in.call) == ci && in.b == b && in.tok < 0 && in.rid == string(m.rid) {
+				i = j
+			}
+		}
+	}
 	if i < 0 || k.insts[i].rid != string(m.rid) || k.insts[i].over {
 		w.fail("I2: %s was dispatched, but b%d holds it no more", m.rid, b.num)
 	}

@@ -185,7 +185,8 @@ func (c *simConn) act() {
 	k, a := c.k, &c.got
 	k.freed = append(k.freed, k.places.come(a.run)...)
 	for _, g := range a.credit {
-		g.t.res.credit.grant(g.n)
+		g.t.res.credit.grant(g.n, g.window)
+		g.t.res.asked = false
 	}
 	for _, e := range a.ended {
 		k.skip(e.t, e.cause)
@@ -412,6 +413,12 @@ func (k *simWorker) partial(j *simJob) bool {
 		return true
 	}
 	if !j.t.res.credit.take(simPartial) {
+		if j.t.res.grows && !j.t.res.asked {
+			j.t.res.asked = true
+			k.out.Pack = j.t.res.packs
+			appendWorkerCommand(&k.out, opBlocked, j.t.token(), j.t.rid())
+			k.w.sends(j.link, &k.out)
+		}
 		return false
 	}
 	k.out.Pack = j.t.res.packs
@@ -509,7 +516,7 @@ func (c *simConn) tell() {
 }
 
 func (k *simWorker) caps() *caps {
-	return &caps{V: 1, ID: "life-of-worker--------", HB: k.hb.Milliseconds(), Concurrency: k.conc, Pack: 1}
+	return &caps{V: 1, ID: "life-of-worker--------", HB: k.hb.Milliseconds(), Concurrency: k.conc, Pack: 1, Grow: 1}
 }
 
 // registered tells whether all its brokers have it.

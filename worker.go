@@ -122,7 +122,7 @@ func NewWorker(endpoint, service string, config *WorkerConfig) (*Worker, error) 
 		return nil, fmt.Errorf("omdp: new worker: %w", err)
 	}
 	s := &w.settings
-	w.self = caps{V: 1, ID: newLifeID(), HB: max(s.heartbeat.Milliseconds(), 1), Concurrency: w.config.Concurrency, Pack: 1}
+	w.self = caps{V: 1, ID: newLifeID(), HB: max(s.heartbeat.Milliseconds(), 1), Concurrency: w.config.Concurrency, Pack: 1, Grow: 1}
 	w.places = newPlaces(w.config.Concurrency)
 	w.runners.do = w.serve
 	w.overdue.born = time.Now()

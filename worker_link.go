@@ -127,7 +127,7 @@ func (c *workerConn) deliver(l link, in *batch.In) {
 // act does the rest of what arrived messages or a tick ask for.
 func (c *workerConn) act(l link, a *arrivals) {
 	for _, g := range a.credit {
-		g.t.res.grant(g.n)
+		g.t.res.grant(g.n, g.window)
 	}
 	for _, e := range a.ended {
 		e.t.res.stop(e.cause)

@@ -89,8 +89,9 @@ type arrivals struct {
 }
 
 type creditTo struct {
-	t *task
-	n int64
+	t      *task
+	n      int64
+	window int64 // from now on; 0: as before
 }
 
 // reset empties a for the next use. What it pointed to is let go.
@@ -200,7 +201,7 @@ func (s *workerSession) receive(now instant, m *message, a *arrivals, take func(
 		}
 	case opCredit:
 		if t := s.find(m); t != nil {
-			a.credit = append(a.credit, creditTo{t, m.credit})
+			a.credit = append(a.credit, creditTo{t, m.credit, m.window})
 		}
 	case opCancel:
 		if t := s.find(m); t != nil && !t.told {
@@ -396,5 +397,19 @@ func (c *credit) take(n int64) bool {
 	return true
 }
 
-// grant is what a CREDIT says. More than was sent is not believed.
-func (c *credit) grant(n int64) { c.consumed = min(c.consumed+n, c.sent) }
+// grant is what a CREDIT says. More than was sent is not believed; a window
+// grows or stays, and there is none where none was granted.
+func (c *credit) grant(n, window int64) {
+	c.consumed = min(c.consumed+n, c.sent)
+	if c.window > 0 {
+		c.window = max(c.window, window)
+	}
+}
+
+// room is how many bytes may go now; most if there is no bound.
+func (c *credit) room(most int64) int64 {
+	if c.window == 0 {
+		return most
+	}
+	return min(max(c.window-c.sent+c.consumed, 0), most)
+}

@@ -188,7 +188,7 @@ func TestCredit(t *testing.T) {
 		{0, 9, false}, {1, 9, true},
 	} {
 		if step.grant > 0 {
-			c.grant(step.grant)
+			c.grant(step.grant, 0)
 		}
 		check(t, fmt.Sprint("step ", i), c.take(step.take), step.want)
 	}
@@ -217,13 +217,13 @@ func TestCreditProperty(t *testing.T) {
 				continue
 			}
 			n := rapid.Int64Range(1, 200).Draw(rt, "n")
-			c.grant(n)
+			c.grant(n, rapid.SampledFrom([]int64{0, 0, 1, 50, 200}).Draw(rt, "wider"))
 			before = max(before-n, 0)
 			if !c.credible() {
 				rt.Fatalf("%+v", c)
 			}
 		}
-		c.grant(1 << 40)
+		c.grant(1<<40, 0)
 		if !c.take(1 << 20) {
 			rt.Fatal("a client that consumed everything gets nothing")
 		}
@@ -236,13 +236,21 @@ func TestCreditNeverDeadlocks(t *testing.T) {
 	rapid.Check(t, func(rt *rapid.T) {
 		window := rapid.IntRange(minWindow, 1<<20).Draw(rt, "window")
 		worker := credit{window: int64(window)}
-		client := &call{window: window}
+		client := &call{}
+		client.share.Store(int64(window / creditShare))
 		for range 30 {
 			n := rapid.IntRange(1, 2<<20).Draw(rt, "n")
 			if !worker.take(int64(n)) {
 				rt.Fatalf("%d bytes may not go though everything was read: %+v", n, worker)
 			}
-			worker.grant(int64(client.consume(n)))
+			told := int64(client.consume(n))
+			if rapid.IntRange(0, 3).Draw(rt, "grow") == 0 && window < 1<<22 { // as Client.widen does
+				window *= 2
+				client.share.Store(int64(window / creditShare))
+				worker.grant(told+client.consumed.Swap(0), int64(window))
+				continue
+			}
+			worker.grant(told, 0)
 		}
 	})
 }

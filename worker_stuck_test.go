@@ -55,6 +55,7 @@ func TestStuckHandler(t *testing.T) {
 		answersBeats(w)
 		w.register()
 		w.request("a", `1`, rawExtra)
+		synctest.Wait()
 		w.say("W", "10", "a", "rid-a", "client")
 		pass(9 * time.Second)
 		check(t, "finals too early", w.finals(), "")
@@ -69,6 +70,7 @@ func TestStuckHandler(t *testing.T) {
 			t.Errorf("got %q, want once %q", log.all, text)
 		}
 		w.request("b", `1`, rawExtra)
+		synctest.Wait()
 		check(t, "began", h.order(), "a b")
 		h.release("a")
 		check(t, "a final of a again", w.finals(), "")
@@ -106,6 +108,7 @@ func TestStuckAfterLinkLost(t *testing.T) {
 		w.nextLink()
 		w.register()
 		w.request("b", `1`, rawExtra)
+		synctest.Wait()
 		check(t, "began", h.order(), "a")
 		pass(2 * time.Second)
 		check(t, "began", h.order(), "a b")
@@ -143,6 +146,7 @@ func TestStuckBound(t *testing.T) {
 		h.release("0", "2")
 		check(t, "finals", w.finals(), "3")
 		w.request("6", `1`, rawExtra)
+		synctest.Wait()
 		check(t, "began", h.order(), "0 1 2 3 6")
 		h.release("3", "6")
 		check(t, "places", w.places.free, 2)
@@ -170,6 +174,7 @@ func TestStuckNot(t *testing.T) {
 				check(t, "watched", w.overdue.ended.n, 0)
 			}
 			w.request("c", `1`, rawExtra)
+			synctest.Wait()
 			w.say("W", "10", "c", "rid-c", "client")
 			if after < 0 {
 				pass(time.Minute)

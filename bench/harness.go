@@ -46,6 +46,8 @@ type result struct {
 	Case, Stack   string
 	rps, p50, p99 []float64
 	cpu           []float64 // µs a request
+	even          []float64 // the slowest caller to the mean, of streams
+	mb            float64   // of one request, of streams
 	idle          *idleResult
 	failures      []error
 }
@@ -142,6 +144,12 @@ func (p *plan) measure(ctx context.Context, c benchCase, r *result) error {
 	r.p50 = append(r.p50, o.P50)
 	r.p99 = append(r.p99, o.P99)
 	r.cpu = append(r.cpu, o.cpu)
+	if c.Stream {
+		r.even = append(r.even, o.Even)
+		r.mb = float64(c.Size*c.Partials) / 1e6
+		p.progress("%-20s %-15s %9.0f MB/s  slowest to mean %.2f  CPU %6.1f us a MB", c.Name, r.Stack, r.mb*float64(o.Count)/o.Seconds, o.Even, o.cpu/r.mb)
+		return nil
+	}
 	p.progress("%-20s %-15s %9.0f/s  p50 %8.1f us  p99 %8.1f us  CPU %6.1f us", c.Name, r.Stack, float64(o.Count)/o.Seconds, o.P50, o.P99, o.cpu)
 	return nil
 }

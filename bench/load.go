@@ -21,8 +21,9 @@ type load struct {
 	from, until atomic.Int64
 	warm, count atomic.Int64 // finals before the measured time, and within it
 	taken       atomic.Int64
-	latencies   []int64 // ns, of a sample
-	every       int64   // one in so many is sampled
+	each        []atomic.Int64 // count, by caller
+	latencies   []int64        // ns, of a sample
+	every       int64          // one in so many is sampled
 	failed      atomic.Pointer[error]
 }
 
@@ -33,12 +34,13 @@ type outcome struct {
 	Seconds float64 `json:"seconds"`
 	P50     float64 `json:"p50_us"`
 	P99     float64 `json:"p99_us"`
+	Even    float64 `json:"even"` // finals of the caller that had the fewest, to the mean; 0: not known
 
 	cpu float64 // µs of all processes for each final; the harness's to fill in
 }
 
 func newLoad(w work) *load {
-	l := &load{work: w, names: w.serviceNames(), base: time.Now(), latencies: make([]int64, maxSamples), every: 1}
+	l := &load{work: w, names: w.serviceNames(), base: time.Now(), latencies: make([]int64, maxSamples), every: 1, each: make([]atomic.Int64, w.InFlight)}
 	if w.InFlight >= 100 {
 		l.every = 8
 	}
@@ -108,8 +110,12 @@ func (l *load) callers(c client) error {
 		wg.Go(func() {
 			for n := int64(i); ; n++ {
 				started := l.now()
+				counted := l.now() >= l.from.Load()
 				if !l.done(n, started, c.call(l.service(n))) {
 					return
+				}
+				if counted {
+					l.each[i].Add(1)
 				}
 			}
 		})
@@ -123,7 +129,16 @@ func (l *load) callers(c client) error {
 func (l *load) result() outcome {
 	n := min(l.taken.Load(), maxSamples)
 	p := percentiles(l.latencies[:n], 0.50, 0.99)
-	return outcome{Count: l.count.Load(), Total: l.warm.Load() + l.count.Load(), Seconds: float64(l.MeasureMS) / 1000, P50: p[0] / 1000, P99: p[1] / 1000}
+	fewest, sum := int64(1<<62), int64(0)
+	for i := range l.each {
+		k := l.each[i].Load()
+		fewest, sum = min(fewest, k), sum+k
+	}
+	even := 0.0
+	if sum > 0 {
+		even = float64(fewest) * float64(len(l.each)) / float64(sum)
+	}
+	return outcome{Even: even, Count: l.count.Load(), Total: l.warm.Load() + l.count.Load(), Seconds: float64(l.MeasureMS) / 1000, P50: p[0] / 1000, P99: p[1] / 1000}
 }
 
 // checkPartials compares the partials that came with those that were asked for.

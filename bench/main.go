@@ -41,6 +41,7 @@ func run(ctx context.Context, args []string) error {
 	build := f.Bool("build", false, "compile the C stack and end")
 	only := f.String("case", "", "run the cases that contain this text")
 	which := f.String("stacks", strings.Join(allStacks, ","), "stacks to run")
+	stream := f.Int("stream", 64, "MiB of the stream that runs alone; for 2048, -measure 20s")
 	rounds := f.Int("rounds", 0, "rounds of each case and stack (default 5, or as many as fit with -quick)")
 	budget := f.Duration("budget", 0, "no round is begun that would end later (default 14m30s, or 45s with -quick)")
 	measured := f.Duration("measure", 0, "measured time of each round and case (default 1s, or 420ms with -quick)")
@@ -52,10 +53,13 @@ func run(ctx context.Context, args []string) error {
 		}
 		return err
 	}
+	if *stream < 1 || *stream > 100_000 {
+		return fmt.Errorf("-stream: %d is not from 1 to 100000", *stream)
+	}
 	if _, err := cStack(); err != nil || *build {
 		return err
 	}
-	p := plan{cases: cases(), rounds: 5, budget: 14*time.Minute + 30*time.Second, timing: fullTiming}
+	p := plan{cases: cases(*stream), rounds: 5, budget: 14*time.Minute + 30*time.Second, timing: fullTiming}
 	if *quick {
 		p = plan{cases: quickCases(), rounds: 5, budget: 45 * time.Second, timing: quickTiming}
 	}

@@ -29,6 +29,10 @@ type row struct {
 	BareMiB float64 `json:"broker_rss_mib_before,omitempty"`
 	Idling  float64 `json:"broker_cpu_percent,omitempty"`
 
+	// Of streams only.
+	MB   float64 `json:"mb_per_s,omitempty"`
+	Even float64 `json:"slowest_to_mean,omitempty"`
+
 	low, high float64 // of rps
 	failed    bool
 	idle      bool
@@ -51,6 +55,9 @@ func newReport(results []*result, p plan) *report {
 		w.idle = res.Case == "idle"
 		if len(res.rps) > 0 {
 			w.low, w.high = slices.Min(res.rps), slices.Max(res.rps)
+		}
+		if res.mb > 0 {
+			w.MB, w.Even = round(res.mb*median(res.rps)), round(median(res.even))
 		}
 		if i := res.idle; i != nil {
 			w.Clients, w.MiB, w.BareMiB, w.Idling = i.clients, round(i.mib), round(i.bareMiB), round(i.cpu)
@@ -108,6 +115,7 @@ func (r *report) markdown() string {
 	if slices.ContainsFunc(r.rows, func(w row) bool { return !w.idle }) {
 		r.table(&b)
 	}
+	r.streamTable(&b)
 	r.idleTable(&b)
 	r.targets(&b)
 	b.WriteString("\n" + notes)
@@ -128,6 +136,16 @@ func (r *report) table(b *strings.Builder) {
 			}
 			fmt.Fprintf(b, "| %s | %s | %s | %s–%s | %s | %s | %s | %s | %s |\n", w.Case, w.Stack, thousands(w.RPS), thousands(w.low), thousands(w.high),
 				decimals(w.P50, "%.1f"), decimals(w.P99, "%.1f"), decimals(w.Ratio, "%.3f"), p50, decimals(w.CPU, "%.1f"))
+		}
+	}
+}
+
+func (r *report) streamTable(b *strings.Builder) {
+	head := "\n| case | stack | MB/s | slowest caller to mean |\n|---|---|---:|---:|\n"
+	for _, w := range r.rows {
+		if w.MB > 0 {
+			fmt.Fprintf(b, "%s| %s | %s | %s | %s |\n", head, w.Case, w.Stack, thousands(w.MB), decimals(w.Even, "%.2f"))
+			head = ""
 		}
 	}
 }
@@ -155,6 +173,9 @@ func (r *report) targets(b *strings.Builder) {
 		{"pipeline-1000/16B", "zmq4", "≥ 2.5", rps},
 		{"callers-1000/16B", "nats", "≥ 1.0", rps},
 		{"callers-1/16B", "c", "p50 ≤ 1.6", p50},
+		{"callers-16/64KiB", "c", "≥ 0.8", rps},
+		{"callers-16/64KiB", "nats", "≥ 1.0", rps},
+		{"stream-64MiB/1", "c", "≥ 0.8", rps},
 	} {
 		ours, theirs := r.find(t.name, "omdp"), r.find(t.name, t.against)
 		if ours == nil || theirs == nil || t.of(ours) == 0 || t.of(theirs) == 0 {
@@ -173,6 +194,8 @@ const notes = `Notes
 - nats has no asynchronous request: its pipeline is N goroutines. nats-pipelined keeps its reply inbox by hand, and both do for partials; NATS has no end of a stream and no queue of requests,
   so a final of its own ends the partials, and the queue sweep leaves it out.
 - partials: 8 requests at a time, each answered by 1,000 partials and a final; requests/s counts the requests.
+- stream: partials of 64 KiB, so many MiB in each answer, so many requests at a time; requests/s counts whole streams. c bounds nothing: it holds in memory what is ahead of the reader,
+  and serves one request after another. The slowest caller to the mean is of finals, so a few a second say little of it.
 - c and zmq4 speak the protocol's native frames, one message in six. omdp's own peers agreed to put small messages into one frame; without that (towards Node peers, or bodies over 4 KiB)
   its pipeline was measured at 0.55 of c.
 - services: a worker and a connection for each service (NATS: one connection for up to 128), asked in turn. queue: so many requests stand in the broker's queue all the time.

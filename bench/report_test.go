@@ -113,7 +113,7 @@ func TestThousands(t *testing.T) {
 }
 
 func TestChoose(t *testing.T) {
-	p := plan{cases: cases()}
+	p := plan{cases: cases(64)}
 	if err := p.choose("callers-16/", []string{"c"}); err != nil {
 		t.Fatal(err)
 	}
@@ -121,7 +121,7 @@ func TestChoose(t *testing.T) {
 		t.Errorf("got %+v, want the two callers-16 cases on c", p.cases)
 	}
 	for _, bad := range []struct{ text, stack string }{{"nothing like it", "c"}, {"", "grpc"}} {
-		p := plan{cases: cases()}
+		p := plan{cases: cases(64)}
 		if err := p.choose(bad.text, []string{bad.stack}); err == nil {
 			t.Errorf("choose(%q, %q): no error", bad.text, bad.stack)
 		}

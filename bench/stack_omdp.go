@@ -42,8 +42,9 @@ func (omdpStack) worker(w work) error {
 	}
 	if w.Partials > 0 {
 		answer = func(_ context.Context, req *omdp.Request, res *omdp.Response) error {
+			p := req.Bytes()
 			for range w.Partials {
-				if _, err := res.Write(req.Bytes()); err != nil {
+				if _, err := res.Write(p); err != nil {
 					return err
 				}
 			}

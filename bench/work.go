@@ -16,6 +16,7 @@ type benchCase struct {
 	Standing int  // requests that stand in the broker's queue all the time
 	Queue    bool // the queue sweep: the worker comes only when the queue is full
 	Idle     bool
+	Stream   bool // the partials are what counts: MB/s, and how evenly callers are served
 	Stacks   []string
 }
 
@@ -28,6 +29,7 @@ var (
 	serviceStacks = []string{"omdp", "c", "zmq4", "nats"}
 	queueStacks   = []string{"omdp", "c", "zmq4"}
 	idleStacks    = []string{"omdp", "c", "nats"}
+	streamStacks  = []string{"omdp", "c"}
 )
 
 // workerConcurrency is the number of requests that a worker takes at a time,
@@ -40,12 +42,20 @@ const maxIdleClients = 10000
 // servicesPerWorker is the number of services (and connections) of one worker process.
 const servicesPerWorker = 128
 
+// streams are n at a time, each of mib MiB in chunks of 64 KiB, worker to client, one after another.
+func streams(n, mib int) benchCase {
+	return benchCase{Name: fmt.Sprintf("stream-%dMiB/%d", mib, n), InFlight: n, Size: chunk, Partials: mib << 20 / chunk, Services: 1, Stream: true, Stacks: streamStacks}
+}
+
+// chunk is the size of a stream's partials, in bytes: omdp's default.
+const chunk = 64 << 10
+
 func callers(n int, size int, name string) benchCase {
 	return benchCase{Name: fmt.Sprintf("callers-%d/%s", n, name), InFlight: n, Size: size, Services: 1, Stacks: allStacks}
 }
 
-// cases are all of them, in the order in which they run.
-func cases() []benchCase {
+// cases are all of them, in the order in which they run. A stream that runs alone has mib MiB.
+func cases(mib int) []benchCase {
 	list := []benchCase{
 		callers(1, 16, "16B"),
 		callers(8, 16, "16B"),
@@ -55,6 +65,8 @@ func cases() []benchCase {
 		callers(16, 4<<10, "4KiB"),
 		callers(16, 64<<10, "64KiB"),
 		{Name: "partials-1000/16B", InFlight: 8, Size: 16, Partials: 1000, Services: 1, Stacks: allStacks},
+		streams(1, mib),
+		streams(16, 4),
 	}
 	for _, n := range []int{1, 32, 1024} {
 		list = append(list, benchCase{Name: "services-" + strconv.Itoa(n), Pipeline: true, InFlight: 1000, Size: 16, Services: n, Stacks: serviceStacks})
@@ -68,7 +80,7 @@ func cases() []benchCase {
 // quickCases are the three that the quick run makes.
 func quickCases() []benchCase {
 	var list []benchCase
-	for _, c := range cases() {
+	for _, c := range cases(1) {
 		switch c.Name {
 		case "callers-1/16B", "callers-1000/16B", "pipeline-1000/16B":
 			list = append(list, c)

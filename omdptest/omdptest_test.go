@@ -16,7 +16,9 @@ import (
 	"github.com/zmq-omdp/omdp/omdptest"
 )
 
-func TestMain(m *testing.M) { leak.Main(m, leak.Count("open sockets", zsock.OpenSockets)) }
+func TestMain(m *testing.M) {
+	leak.Main(m, leak.Count("open sockets", zsock.OpenSockets), leak.Count("libzmq messages", zsock.Blocks))
+}
 
 func upper(_ context.Context, req *omdp.Request, res *omdp.Response) error {
 	return res.End(strings.ToUpper(string(req.Bytes())))

@@ -26,7 +26,8 @@ go build -asan -o "$tmp/probe" "$tmp/probe.go" 2>"$tmp/probe.log" || { cat "$tmp
 # Nothing of libzmq's or Go's was ever reported, so nothing is suppressed; what
 # must be goes into a file for LSAN_OPTIONS=suppressions=, each line with its reason.
 export ASAN_OPTIONS="detect_leaks=1:${ASAN_OPTIONS:-}"
+# AddressSanitizer keeps what was freed: bounds on memory mean nothing under it.
 for pkg in ./internal/batch ./internal/zsock .; do
-	go test -asan -count=1 -timeout 20m "$@" $pkg
+	go test -asan -count=1 -timeout 20m -skip Memory "$@" $pkg
 done
 echo "asan: ok" >&2

@@ -7,15 +7,13 @@
 // The layout, in native byte order, is for each message
 //
 //	uint32 number of frames
-//	for each frame: uint32 length, then that many bytes
+//	for each frame: uint32 length, then that many bytes;
+//	or, for a [Block], 0xFFFFFFFF and its handle, a uint64
 //
 // internal/zsock reads and writes the same layout in C.
 package batch
 
-import (
-	"encoding/binary"
-	"math"
-)
+import "encoding/binary"
 
 // Status is what became of one message of an [Out].
 type Status uint8
@@ -37,11 +35,19 @@ type Out struct {
 	// Pack makes Envelope put the frames that follow it into one: libzmq's cost
 	// is by the frame. The one who appends sets it for each message.
 	Pack bool
+	// Store makes and finds the Blocks in which large frames travel. nil: they are
+	// copied into B like all others.
+	Store *Store
 
 	starts   []int
 	frames   uint32
 	frame    int
 	envelope int // where the open envelope's length stands; 0: none is open
+
+	// What the messages refer to, in their order: each is kept once for each reference.
+	blocks  []*Block
+	blockOf []int // the message
+	held    int   // bytes
 }
 
 // Mark is the first byte of an envelope: no frame of a header is this one.
@@ -54,6 +60,9 @@ func (o *Out) Reset() {
 		o.B = nil
 	}
 	o.B, o.starts, o.Results = o.B[:0], o.starts[:0], o.Results[:0]
+	if len(o.blocks) > 0 {
+		o.drop(len(o.blocks))
+	}
 }
 
 // Len is the number of messages.
@@ -95,8 +104,12 @@ func (o *Out) End() {
 	binary.NativeEndian.PutUint32(o.B[o.starts[len(o.starts)-1]:], o.frames)
 }
 
-// Frame appends one frame with a copy of p.
+// Frame appends one frame with a copy of p, or, if p is the bytes of a Block
+// that Store knows, a reference to that.
 func (o *Out) Frame(p []byte) {
+	if len(p) >= Large && o.Store != nil && o.frameLarge(p) {
+		return
+	}
 	o.OpenFrame()
 	o.B = append(o.B, p...)
 	o.putLen(o.frame, len(p))
@@ -159,7 +172,8 @@ func (o *Out) Message(i int) []byte {
 	return o.B[o.starts[i]:]
 }
 
-// AppendPacked appends a message that was packed before, as Message gave it.
+// AppendPacked appends a message that was packed before, as Message gave it,
+// and has no blocks.
 func (o *Out) AppendPacked(m []byte) {
 	o.starts = append(o.starts, len(o.B))
 	o.Results = append(o.Results, Pending)
@@ -174,6 +188,12 @@ func (o *Out) DropFront(n int) {
 	if n >= len(o.starts) {
 		o.Reset()
 		return
+	}
+	if len(o.blocks) > 0 {
+		o.drop(o.firstBlock(n))
+		for i := range o.blockOf {
+			o.blockOf[i] -= n
+		}
 	}
 	cut := o.starts[n]
 	o.B = o.B[:copy(o.B, o.B[cut:])]
@@ -207,7 +227,7 @@ func Unpack(b []byte, frames [][]byte, most int) ([][]byte, bool) {
 }
 
 func frameLen(n int) uint32 {
-	if uint64(n) > math.MaxUint32 {
+	if uint64(n) >= byReference {
 		panic("omdp: BUG: a frame over 4 GiB")
 	}
 	return uint32(n)
@@ -216,7 +236,8 @@ func frameLen(n int) uint32 {
 // In is a batch of received messages. The zero value is empty and ready.
 //
 // What Next returns is borrowed: it points into the buffer and is valid until
-// the next exchange fills this In again. Whoever keeps a frame copies it.
+// the next exchange fills this In again. Whoever keeps a frame copies it, or
+// keeps its Block.
 // Builds with the race detector or the tag omdp_debug catch breaches: Invalidate
 // then overwrites the buffer and leaves it, so that a late reader finds 0xDB
 // bytes and a concurrent one is a reported race.
@@ -224,6 +245,9 @@ type In struct {
 	B      []byte // len is what was received, cap is the room
 	frames [][]byte
 	pos    int
+
+	blocks []*Block // what the messages refer to, in their order, kept
+	block  int      // the next one
 }
 
 // Next returns the frames of the next message, borrowed, or nil at the end.
@@ -238,6 +262,12 @@ func (in *In) Next() [][]byte {
 	for range n {
 		l := int(binary.NativeEndian.Uint32(in.B[p:]))
 		p += 4
+		if l == byReference {
+			in.frames = append(in.frames, in.blocks[in.block].Bytes)
+			in.block++
+			p += 8
+			continue
+		}
 		in.frames = append(in.frames, in.B[p:p+l:p+l])
 		p += l
 	}
@@ -255,6 +285,9 @@ func (in *In) Invalidate() {
 		poison(in)
 	}
 	in.B, in.pos = in.B[:0], 0
+	if len(in.blocks) > 0 {
+		in.dropBlocks()
+	}
 }
 
 func poison(in *In) {

@@ -168,7 +168,7 @@ func (c *Conn) exchange(send bool) (writable, drained bool, err error) {
 	if oc.sent > 0 {
 		bytes := 0
 		for i := c.first; i < c.first+oc.sent; i++ {
-			bytes += len(c.sending.Message(i))
+			bytes += c.sending.Size(i)
 		}
 		c.first += oc.sent
 		c.queued.Add(int64(-bytes))
@@ -183,6 +183,7 @@ func (c *Conn) exchange(send bool) (writable, drained bool, err error) {
 	}
 	if !c.in.Empty() && c.opts.Deliver != nil {
 		c.opts.Deliver(&c.in)
+		c.in.Invalidate() // large frames are not held until something comes again
 	}
 	return oc.writable, !oc.more, err
 }

@@ -24,8 +24,8 @@ type ConnOptions struct {
 	Endpoint string
 
 	// Deliver is called with everything received, in order, never concurrently,
-	// on whatever goroutine did the exchange; the frames are borrowed. It must not
-	// block. It may call Begin and Flush of the same Conn, but not Close.
+	// on whatever goroutine did the exchange; the frames are borrowed until it
+	// returns. It must not block. It may call Begin and Flush of the same Conn, but not Close.
 	Deliver func(in *batch.In)
 
 	// Up is called once, when libzmq took the first message: the connection is
@@ -65,7 +65,7 @@ type Conn struct {
 
 	mu      sync.Mutex
 	queue   batch.Out // appended between Begin and Flush
-	mark    int       // len(queue.B) at Begin
+	mark    int       // queue.Bytes() at Begin
 	taken   uint64    // messages that left queue
 	busy    bool      // a goroutine holds the socket
 	again   bool      // the holder has to look once more before it leaves
@@ -106,11 +106,14 @@ func Dial(o ConnOptions) (*Conn, error) {
 	if err := checkPort(o.Endpoint); err != nil {
 		return nil, fmt.Errorf("connect %q: %w", o.Endpoint, err)
 	}
+	o.Store = NewStore(o.Options, false) // the holder's
 	s, err := openSocket(zmq4.DEALER, o.Options)
 	if err != nil {
 		return nil, err
 	}
 	c := &Conn{opts: o, s: s}
+	c.queue.Store = NewStore(o.Options, false) // guarded by mu
+	c.sending.Store = c.queue.Store
 	c.idle.L = &c.mu
 	if err := c.connect(); err != nil {
 		c.mon.stop(s.z)
@@ -175,7 +178,7 @@ func identity() (string, error) {
 // After the end of the Conn what is appended is dropped.
 func (c *Conn) Begin() *batch.Out {
 	c.mu.Lock()
-	c.mark, c.queue.Pack = len(c.queue.B), false
+	c.mark, c.queue.Pack = c.queue.Bytes(), false
 	return &c.queue
 }
 
@@ -192,7 +195,7 @@ func (c *Conn) Flush() {
 		c.mu.Unlock()
 		return
 	}
-	c.queued.Add(int64(len(c.queue.B) - c.mark))
+	c.queued.Add(int64(c.queue.Bytes() - c.mark))
 	if c.busy || c.blocked || c.queue.Len() == 0 {
 		c.mu.Unlock()
 		return
@@ -287,6 +290,11 @@ func (c *Conn) Close() error {
 	forgetInproc(c)
 	c.mon.stop(c.s.z)
 	c.w.close()
+	c.in.Invalidate()
+	c.mu.Lock()
+	c.queue.Reset()
+	c.sending.Reset()
+	c.mu.Unlock()
 	return c.s.close()
 }
 

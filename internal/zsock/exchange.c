@@ -20,12 +20,16 @@ typedef struct {
     uint8_t status;
 } refused;
 
-zs_state *zs_open(void *socket, int router, uint32_t keep) {
+/* An exchange takes in no more than this by reference, in bytes. */
+enum { HELD_MAX = 1 << 20 };
+
+zs_state *zs_open(void *socket, int router, uint32_t keep, size_t large) {
     zs_state *s = calloc(1, sizeof(zs_state) + keep * sizeof(zmq_msg_t));
     if (s) {
         s->socket = socket;
         s->router = router;
         s->keep = keep;
+        s->large = large;
     }
     return s;
 }
@@ -40,6 +44,7 @@ static void drop_gathered(zs_state *s) {
 
 void zs_free(zs_state *s) {
     drop_gathered(s);
+    free(s->blocks);
     free(s);
 }
 
@@ -71,8 +76,41 @@ static uint32_t get32(const uint8_t *p) {
     return v;
 }
 
+static zmq_msg_t *message_at(const uint8_t *p) {
+    uint64_t v;
+    memcpy(&v, p, 8);
+    return (zmq_msg_t *)(uintptr_t)v;
+}
+
+/* frame_size is the bytes in a batch of a frame of length n. */
+static size_t frame_size(uint32_t n) {
+    return n == ZS_REFERENCE ? 8 : n;
+}
+
+/* send_reference sends what the message holds, which stays with its owner. */
+static int send_reference(zs_state *s, zmq_msg_t *held, int flags) {
+    zmq_msg_t m;
+    int err = EAGAIN;
+    zmq_msg_init(&m);
+    if (zmq_msg_copy(&m, held) != 0)
+        err = errno;
+    else
+        for (int i = 0; i < EINTR_TRIES; i++) {
+            if (zmq_msg_send(&m, s->socket, flags) >= 0)
+                return 0;
+            if (errno != EINTR) {
+                err = errno;
+                break;
+            }
+        }
+    zmq_msg_close(&m);
+    return err;
+}
+
 static int send_frame(zs_state *s, const uint8_t *p, uint32_t n, int more) {
     int flags = ZMQ_DONTWAIT | (more ? ZMQ_SNDMORE : 0);
+    if (n == ZS_REFERENCE)
+        return send_reference(s, message_at(p), flags);
     for (int i = 0; i < EINTR_TRIES; i++) {
         if (zmq_send(s->socket, p, n, flags) >= 0)
             return 0;
@@ -98,7 +136,7 @@ static int send_message(zs_state *s, const uint8_t *p, uint32_t nframes) {
                 return EFAULT;
             first_error = err;
         }
-        p += 4 + (size_t)len;
+        p += 4 + frame_size(len);
     }
     return first_error;
 }
@@ -110,10 +148,10 @@ static void send_batch(zs_state *s, const uint8_t *p, uint32_t nmsgs, uint8_t *r
     for (uint32_t m = 0; m < nmsgs; m++) {
         uint32_t nframes = get32(p);
         const uint8_t *frames = p + 4, *id = frames + 4;
-        uint32_t idlen = nframes ? get32(frames) : 0;
+        uint32_t idlen = nframes ? (uint32_t)frame_size(get32(frames)) : 0;
         p = frames;
         for (uint32_t i = 0; i < nframes; i++)
-            p += 4 + (size_t)get32(p);
+            p += 4 + frame_size(get32(p));
 
         if (s->error || nframes == 0) {
             if (!s->error)
@@ -169,6 +207,55 @@ static void send_batch(zs_state *s, const uint8_t *p, uint32_t nmsgs, uint8_t *r
         s->writable = 1; /* settled in zs_exchange */
 }
 
+static int is_large(zs_state *s, zmq_msg_t *m) {
+    return s->large > 0 && zmq_msg_size(m) >= s->large;
+}
+
+/* hand_over moves a frame into a message of its own, and that to the caller, who
+ * may look at its bytes: they do not move. It packs the reference at p. */
+static int hand_over(zs_state *s, zmq_msg_t *frame, uint8_t *p) {
+    if (s->nblocks == s->room) {
+        uint32_t room = s->room ? 2 * s->room : 64;
+        zs_block *b = realloc(s->blocks, room * sizeof *b);
+        if (!b)
+            return ENOMEM;
+        s->blocks = b;
+        s->room = room;
+    }
+    zmq_msg_t *m = malloc(sizeof *m);
+    if (!m)
+        return ENOMEM;
+    zmq_msg_init(m);
+    zmq_msg_move(m, frame);
+    zs_block *b = &s->blocks[s->nblocks++];
+    b->msg = (uint64_t)(uintptr_t)m;
+    b->data = zmq_msg_data(m);
+    b->size = zmq_msg_size(m);
+    s->held += b->size;
+    uint32_t n = ZS_REFERENCE;
+    memcpy(p, &n, 4);
+    memcpy(p + 4, &b->msg, 8);
+    return 0;
+}
+
+zs_block zs_block_new(size_t size) {
+    zs_block b = {0, NULL, size};
+    zmq_msg_t *m = malloc(sizeof *m);
+    if (m && zmq_msg_init_size(m, size) == 0) {
+        b.msg = (uint64_t)(uintptr_t)m;
+        b.data = zmq_msg_data(m);
+    } else {
+        free(m);
+    }
+    return b;
+}
+
+void zs_block_free(uint64_t msg) {
+    zmq_msg_t *m = (zmq_msg_t *)(uintptr_t)msg;
+    zmq_msg_close(m);
+    free(m);
+}
+
 /* gather receives the frames of one message: 0 or an errno. */
 static int gather(zs_state *s) {
     int interrupted = 0;
@@ -187,7 +274,7 @@ static int gather(zs_state *s) {
         s->complete = !zmq_msg_more(m);
         if (kept) {
             s->nframes++;
-            s->packed += 4 + zmq_msg_size(m);
+            s->packed += 4 + (is_large(s, m) ? 8 : zmq_msg_size(m));
         } else {
             zmq_msg_close(m);
         }
@@ -197,6 +284,10 @@ static int gather(zs_state *s) {
 
 static void receive_batch(zs_state *s, uint8_t *in, size_t cap) {
     for (;;) {
+        if (s->held >= HELD_MAX) {
+            s->more = 1;
+            return;
+        }
         int err = gather(s);
         if (err != 0) {
             if (err == EINTR)
@@ -214,6 +305,12 @@ static void receive_batch(zs_state *s, uint8_t *in, size_t cap) {
         memcpy(p, &s->nframes, 4);
         p += 4;
         for (uint32_t i = 0; i < s->nframes; i++) {
+            if (is_large(s, &s->frames[i])) {
+                if ((s->error = hand_over(s, &s->frames[i], p)) != 0)
+                    return;
+                p += 4 + 8;
+                continue;
+            }
             uint32_t n = (uint32_t)zmq_msg_size(&s->frames[i]);
             memcpy(p, &n, 4);
             memcpy(p + 4, zmq_msg_data(&s->frames[i]), n);
@@ -231,6 +328,8 @@ void zs_exchange(zs_state *s, const uint8_t *out, uint32_t nmsgs,
                  uint8_t *results, uint8_t *in, size_t cap) {
     s->in_len = 0;
     s->need = 0;
+    s->nblocks = 0;
+    s->held = 0;
     s->sent = 0;
     s->more = 0;
     s->writable = 0;

@@ -40,10 +40,12 @@ type socket struct {
 	z      *zmq4.Socket
 	st     *C.zs_state // nil: the fallback
 	router bool
-	keep   int // frames kept of a message
+	keep   int          // frames kept of a message
+	store  *batch.Store // of large frames received; nil: they are copied
 	full   bool
 	large  int // exchanges for which a large buffer is kept
 	err    error
+	out    batch.In // the fallback's: what it sends
 }
 
 // outcome is what an exchange did beside filling its buffers.
@@ -77,7 +79,12 @@ func openSocket(t zmq4.Type, o Options) (*socket, error) {
 			if s.router {
 				router = 1
 			}
-			s.st = C.zs_open(h, router, C.uint32_t(s.keep))
+			large := C.size_t(0)
+			if o.Store != nil {
+				large = batch.Large
+			}
+			s.store = o.Store
+			s.st = C.zs_open(h, router, C.uint32_t(s.keep), large)
 		}
 	}
 	return s, nil
@@ -132,6 +139,7 @@ func (s *socket) exchange(out *batch.Out, first int, in *batch.In) (outcome, err
 	}
 	C.zs_exchange(s.st, msgs, C.uint32_t(n), results,
 		(*C.uint8_t)(unsafe.SliceData(in.B)), C.size_t(cap(in.B)))
+	s.collect(in)
 	oc := outcome{sent: int(s.st.sent), more: s.st.more != 0, writable: s.st.writable != 0}
 
 	if s.st.in_len == 0 && s.st.need > 0 && s.st.error == 0 {
@@ -140,6 +148,7 @@ func (s *socket) exchange(out *batch.Out, first int, in *batch.In) (outcome, err
 		s.large = largeTurns
 		C.zs_exchange(s.st, nil, 0, nil,
 			(*C.uint8_t)(unsafe.SliceData(in.B)), C.size_t(cap(in.B)))
+		s.collect(in)
 		oc.more = s.st.more != 0
 	}
 	in.B = in.B[:s.st.in_len]
@@ -149,6 +158,14 @@ func (s *socket) exchange(out *batch.Out, first int, in *batch.In) (outcome, err
 		return oc, s.err
 	}
 	return oc, nil
+}
+
+// collect gives in the large frames that the last zs_exchange did not copy.
+func (s *socket) collect(in *batch.In) {
+	for _, b := range unsafe.Slice(s.st.blocks, s.st.nblocks) {
+		in.AddBlock(s.store.Add(uintptr(b.msg), unsafe.Slice((*byte)(b.data), b.size)))
+		blocks.Add(1)
+	}
 }
 
 // makeRoom gives the emptied in the buffer for the next batch.

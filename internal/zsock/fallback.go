@@ -64,11 +64,13 @@ func (s *socket) sendFallback(out *batch.Out, first int) (sent int, allAgain boo
 			out.Results[i] = st
 			continue
 		}
-		e := s.sendMessage(m)
+		out.Read(i, &s.out)
+		e := s.sendMessage(&s.out)
 		if e == zmq4.Errno(syscall.EAGAIN) && !refreshed {
 			refreshed = true
 			s.eventsFallback()
-			e = s.sendMessage(m)
+			out.Read(i, &s.out)
+			e = s.sendMessage(&s.out)
 		}
 		switch e {
 		case nil:
@@ -92,17 +94,15 @@ func (s *socket) sendFallback(out *batch.Out, first int) (sent int, allAgain boo
 	return sent, allAgain, err
 }
 
-// sendMessage sends the frames of m; see send_message in exchange.c.
-func (s *socket) sendMessage(m []byte) (again error) {
-	n := binary.NativeEndian.Uint32(m)
-	p := m[4:]
-	for i := range n {
-		l := binary.NativeEndian.Uint32(p)
+// sendMessage sends the one message in m; see send_message in exchange.c.
+func (s *socket) sendMessage(m *batch.In) (again error) {
+	frames := m.Next()
+	for i, f := range frames {
 		flags := zmq4.DONTWAIT
-		if i+1 < n {
+		if i+1 < len(frames) {
 			flags |= zmq4.SNDMORE
 		}
-		if _, err := s.z.SendBytes(p[4:4+l], flags); err != nil {
+		if _, err := s.z.SendBytes(f, flags); err != nil {
 			if i == 0 || err != zmq4.Errno(syscall.EAGAIN) {
 				return err
 			}
@@ -111,7 +111,6 @@ func (s *socket) sendMessage(m []byte) (again error) {
 			}
 			again = err
 		}
-		p = p[4+l:]
 	}
 	return again
 }

@@ -10,6 +10,8 @@ import (
 	"time"
 
 	"github.com/pebbe/zmq4"
+
+	"github.com/zmq-omdp/omdp/internal/batch"
 )
 
 var (
@@ -57,6 +59,10 @@ type Options struct {
 	// Fallback makes the socket use zmq4's public calls instead of the C
 	// exchange. OMDP_ZSOCK=fallback in the environment does so for all.
 	Fallback bool
+
+	// Store takes the large frames that are received; see NewStore. It is guarded by
+	// whatever guards the exchanges. nil: they are copied. Of a Conn it is its own.
+	Store *batch.Store
 }
 
 const (

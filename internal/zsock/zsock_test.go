@@ -24,7 +24,7 @@ func TestMain(m *testing.M) {
 		f()
 		return
 	}
-	leak.Main(m, leak.Count("open sockets", OpenSockets))
+	leak.Main(m, leak.Count("open sockets", OpenSockets), leak.Count("libzmq messages", Blocks))
 }
 
 // helpers are what this binary does as another process.
@@ -88,7 +88,7 @@ func serve(r *Router, handle func(out *batch.Out, m [][]byte)) *server {
 			// Again is tried again.
 			for i, st := range out.Results {
 				if st == batch.Again {
-					kept.AppendPacked(out.Message(i))
+					kept.AppendFrom(&out, i)
 				}
 			}
 			blocked := kept.Len() > 0
