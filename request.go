@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"context"
 	"errors"
+	"sync/atomic"
 	"time"
 )
 
@@ -85,11 +86,11 @@ func (r *Request) Metadata() map[string]string { return parseMeta(r.options) }
 // task is all of one request at a worker, in one allocation. A handler may
 // keep its parts for as long as it likes: tasks are never used twice.
 type task struct {
-	held                // the session's, by Worker.mu, but for the key, which never changes
-	tells         bool  // the broker tells when the client is gone; never changes
-	turn          turn  // of Worker.places, by Worker.mu
-	before, after *task // that wait for a place, by Worker.mu
-	late          late
+	held                               // the session's, by Worker.mu, but for the key, which never changes
+	tells         bool                 // the broker tells when the client is gone; never changes
+	turn          turn                 // of Worker.places, by Worker.mu
+	before, after *task                // that wait for a place, by Worker.mu
+	late          atomic.Pointer[late] // by Worker.mu; nil: its context has not ended while it had a place
 	req           Request
 	res           Response
 	ctx           requestContext
@@ -109,7 +110,6 @@ func newTask(c *workerConn, l link, m *message, x *extra) *task {
 		t.res.raw, t.res.grows, t.res.credit.window = x.raw, x.grow, x.credit
 	}
 	t.ctx.res = &t.res
-	t.late.node.owner = t
 	return t
 }
 

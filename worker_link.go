@@ -302,7 +302,7 @@ func (w *Worker) serve(t *task) {
 		if !returned { // a panic, or runtime.Goexit
 			w.crashed(t, recover())
 		}
-		if t.late.replaced.Load() {
+		if t.late.Load() != nil {
 			w.returned(t)
 		}
 	}()

@@ -3,19 +3,16 @@ package omdp
 import (
 	"fmt"
 	"log/slog"
-	"sync/atomic"
 	"time"
 )
 
 const defaultStuckAfter = 10 * time.Second
 
 // late is what a worker keeps of a handler whose context ended before it
-// returned. By Worker.mu, but for replaced, which says once for all that the
-// handler's place was given to another request.
+// returned. By Worker.mu.
 type late struct {
-	since    time.Duration // after overdue.born
-	node     node[task]
-	replaced atomic.Bool
+	since time.Duration // after overdue.born
+	node  node[task]
 }
 
 // overdue finds the handlers that do not heed the end of their context. It is
@@ -31,8 +28,8 @@ type overdue struct {
 
 // forget lets go of a handler that ends its response.
 func (o *overdue) forget(t *task) {
-	if l := t.late.node.in; l != nil {
-		l.remove(&t.late.node)
+	if l := t.late.Load(); l != nil && l.node.listed() {
+		l.node.in.remove(&l.node)
 	}
 }
 
@@ -45,12 +42,13 @@ func (o *overdue) stop() {
 // watch notes that t's context ends now. mu is held.
 func (w *Worker) watch(t *task) {
 	o := &w.overdue
-	if w.config.StuckAfter < 0 || w.closed || t.turn != turnTaken || t.late.node.listed() {
+	if w.config.StuckAfter < 0 || w.closed || t.turn != turnTaken || t.late.Load() != nil {
 		return
 	}
-	t.late.since = time.Since(o.born)
-	o.ended.pushBack(&t.late.node)
-	w.armOverdue(t.late.since)
+	l := &late{since: time.Since(o.born), node: node[task]{owner: t}}
+	t.late.Store(l)
+	o.ended.pushBack(&l.node)
+	w.armOverdue(l.since)
 }
 
 // armOverdue sets the timer to when the first is overdue. mu is held.
@@ -61,7 +59,7 @@ func (w *Worker) armOverdue(now time.Duration) {
 		return
 	}
 	o.armed = true
-	wait := t.late.since + w.config.StuckAfter - now
+	wait := t.late.Load().since + w.config.StuckAfter - now
 	if o.timer == nil {
 		o.timer = time.AfterFunc(wait, w.onOverdue)
 	} else {
@@ -80,18 +78,22 @@ func (w *Worker) onOverdue() {
 	}
 	var replaced []*task
 	now := time.Since(o.born)
-	for t := o.ended.front(); t != nil && t.late.since+w.config.StuckAfter <= now; t = o.ended.front() {
-		o.ended.remove(&t.late.node)
+	for t := o.ended.front(); t != nil; t = o.ended.front() {
+		l := t.late.Load()
+		if l.since+w.config.StuckAfter > now {
+			break
+		}
+		o.ended.remove(&l.node)
 		w.stats.Stuck++
 		what := "it is replaced"
 		if w.replace(t) {
 			replaced = append(replaced, t)
 		} else {
 			what = fmt.Sprintf("it keeps its place, as %d others were replaced", w.places.stuck)
-			o.kept.pushBack(&t.late.node)
+			o.kept.pushBack(&l.node)
 		}
 		w.report(slog.LevelWarn, fmt.Errorf("omdp: worker %s: handler goes on %v after its context ended (%w): %s",
-			w.service, (now-t.late.since).Round(time.Millisecond), t.res.reason(), what), "request", t.req.id)
+			w.service, (now-l.since).Round(time.Millisecond), t.res.reason(), what), "request", t.req.id)
 	}
 	w.armOverdue(now)
 	w.mu.Unlock()
@@ -115,21 +117,20 @@ func (w *Worker) replace(t *task) bool {
 	if !ok {
 		return false
 	}
-	t.late.replaced.Store(true)
 	if next != nil {
 		w.runners.add([]*task{next})
 	}
 	return true
 }
 
-// returned notes that the handler of a task that was replaced returned after
-// all: one that kept its place may be replaced now.
+// returned notes that a handler whose context ended has returned. If it was
+// replaced, one that kept its place may be replaced now.
 func (w *Worker) returned(t *task) {
 	w.mu.Lock()
 	w.places.returned(t)
 	next := w.overdue.kept.front()
 	if next != nil && !w.closed && w.replace(next) {
-		w.overdue.kept.remove(&next.late.node)
+		w.overdue.forget(next)
 	} else {
 		next = nil
 	}
