@@ -142,7 +142,7 @@ func NewBroker(endpoint string, config *BrokerConfig) (*Broker, error) {
 	}
 	var seed [32]byte
 	crand.Read(seed[:])
-	b.core = newDispatcher(lim, caps{V: 1, ID: newLifeID(), HB: c.Heartbeat.Milliseconds(), Pack: 1}, seed, len(b.endpoints))
+	b.core = newDispatcher(lim, caps{V: 1, ID: newLifeID(), HB: c.Heartbeat.Milliseconds(), Pack: 1, Frame: c.Limits.MaxFrame}, seed, len(b.endpoints))
 	b.core.pass(zsock.NewStore(zsock.Options{}, true))
 	b.core.policies = c.Dispatch
 	return b, nil
@@ -192,7 +192,7 @@ func (c *BrokerConfig) fill() (limits, error) {
 		v    *int64
 		def  int64
 	}{
-		{"MaxFrame", &l.MaxFrame, defaultMaxBody}, {"ServiceBytes", &l.ServiceBytes, 64 << 20}, {"TotalBytes", &l.TotalBytes, 256 << 20},
+		{"MaxFrame", &l.MaxFrame, defaultFrame}, {"ServiceBytes", &l.ServiceBytes, 64 << 20}, {"TotalBytes", &l.TotalBytes, 256 << 20},
 		{"OutboxBytes", &l.OutboxBytes, 8 << 20}, {"TotalOutbox", &l.TotalOutbox, 256 << 20},
 	} {
 		if *f.v = orDefault(*f.v, f.def); *f.v < 1 {
@@ -222,7 +222,7 @@ func (c *BrokerConfig) fill() (limits, error) {
 	return limits{
 		serviceQueue: l.ServiceQueue, totalQueue: l.TotalQueue, serviceBytes: l.ServiceBytes, totalBytes: l.TotalBytes,
 		outstanding: l.Outstanding, services: l.Services, workers: l.Workers, clients: l.Clients, concurrency: l.Concurrency,
-		outbox: l.Outbox, outboxBytes: l.OutboxBytes, totalOutbox: l.TotalOutbox,
+		outbox: l.Outbox, outboxBytes: l.OutboxBytes, totalOutbox: l.TotalOutbox, frame: l.MaxFrame,
 		malformed: l.Malformed, malformedIn: l.MalformedTime, ignoreFor: l.IgnoreTime, finished: l.Finished, window: max(c.DuplicateWindow, 0),
 		defaultTimeout: c.Timeout, maxTimeout: max(c.MaxTimeout, 0), heartbeat: c.Heartbeat, liveness: c.Liveness,
 	}, nil

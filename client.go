@@ -63,7 +63,10 @@ type ClientConfig struct {
 	RetryBudget int
 
 	// MaxBody is the most that the encoded data of a request may have, in
-	// bytes; more is ErrTooLarge. Default 8 MiB. Replies over it cut the connection.
+	// bytes; more is ErrTooLarge. Default 64 MiB. What is larger than a frame of
+	// the broker (Limits.MaxFrame) goes in pieces, as the worker takes them: to
+	// workers of this library, else it is ErrTooLarge. Replies come in pieces as
+	// well, one that is over MaxBody is ErrTooLarge at its handler.
 	MaxBody int
 	// MaxOutstanding is how many requests may be in progress; one more is
 	// ErrOverloaded. Default 10,000; negative: no limit.
@@ -134,6 +137,7 @@ type Client struct {
 	table   *pendingTable
 	ending  sync.WaitGroup // requests abort took from the table and is about to end; added to with mu held, before closed
 	conns   []*clientConn  // one an endpoint, in the order of preference
+	refused []refusal      // removed from the table, to be ended
 }
 
 // NewClient makes a client of the broker at the given endpoint:
@@ -149,7 +153,7 @@ func NewClient(endpoint string, config *ClientConfig) (*Client, error) {
 	s := &c.settings
 	endpoints := append([]string{endpoint}, c.config.Endpoints...)
 	c.table = newPendingTable(tableConfig{
-		life: c.life, prefix: newLifeID()[:prefixLen] + "-", beat: s.heartbeat, liveness: s.liveness, window: int64(c.config.Window), maxWindow: int64(c.config.MaxWindow),
+		life: c.life, prefix: newLifeID()[:prefixLen] + "-", beat: s.heartbeat, liveness: s.liveness, window: int64(c.config.Window), maxWindow: int64(c.config.MaxWindow), maxBody: int64(s.maxBody),
 		links: len(endpoints), maxAttempts: c.config.MaxAttempts, budget: c.config.RetryBudget, random: rand.Uint64,
 		unread: func(p *pending) bool { return p.owner.unread.Load() > 0 },
 	})

@@ -33,6 +33,7 @@ type call struct {
 	unread   atomic.Int32 // partials that wait for the user
 	share    atomic.Int64 // what may be consumed without a word to the worker
 	blocked  atomic.Bool  // the worker waits for credit, and nothing came since it said so
+	withheld atomic.Int64 // bytes of pieces that came while something before them was unread
 
 	// kindCall
 	result reply
@@ -48,6 +49,7 @@ type call struct {
 	behind    *call // in the list of callbacks
 
 	stream *Stream // kindStream
+	up     *Duplex // … if it is an upload
 }
 
 type phase uint8
@@ -138,7 +140,7 @@ func (c *Client) begin(ctx context.Context, r *call, data any, opts []CallOption
 	if err != nil {
 		return err
 	}
-	if r.data, err = appendValue(r.data[:0], data); err != nil {
+	if r.data, r.raw, err = appendData(r.data[:0], data); err != nil {
 		return &callError{err: err, service: r.service, outcome: NotSent, detail: "encode data"}
 	}
 	if n := len(r.data); n > c.settings.maxBody {
@@ -189,9 +191,20 @@ func (c *Client) enter(r *call, timeout time.Duration) error {
 	c.table.add(&r.pending)
 	var l link
 	if best := c.table.best; best != nil {
-		l = c.conns[best.index].link
-		out := l.Begin() // Seq is asked within
-		c.table.put(&r.pending, best, now, l.Seq(), out)
+		switch err := c.table.fit(&r.pending, best); err {
+		case nil:
+			l = c.conns[best.index].link
+			out := l.Begin() // Seq is asked within
+			c.table.put(&r.pending, best, now, l.Seq(), out)
+		case errNotYet:
+			c.table.hold(&r.pending)
+		default:
+			c.table.remove(&r.pending)
+			c.removed(&r.pending)
+			c.counts.failed.Add(1)
+			c.mu.Unlock()
+			return &callError{err: err, service: r.service, outcome: NotSent}
+		}
 	}
 	sooner := c.rearm()
 	c.mu.Unlock()
@@ -346,6 +359,9 @@ func (c *Client) finish(r *call, end reply, drop bool) {
 		return
 	}
 	r.push(event{reply: end, final: true}, 0, drop)
+	if r.up != nil {
+		r.up.signal()
+	}
 }
 
 func (r *call) push(e event, bound int, drop bool) (over bool) {
@@ -358,6 +374,9 @@ func (r *call) push(e event, bound int, drop bool) (over bool) {
 // read notes that the user took a partial of size bytes.
 func (r *call) read(size int) {
 	left := r.unread.Add(-1)
+	if left == 0 {
+		size += int(r.withheld.Swap(0))
+	}
 	n := r.consume(size)
 	starved := left == 0 && r.blocked.Load()
 	if n == 0 && r.idle <= 0 && !starved {

@@ -128,6 +128,7 @@ func (r *call) apply(opts []CallOption) (timeout time.Duration, err error) {
 		return 0, &callError{err: ErrTooLarge, service: r.service, outcome: NotSent, detail: fmt.Sprintf("metadata of %d bytes, the limit is %d", n, maxMetadata)}
 	}
 	r.consumed.Store(0)
+	r.withheld.Store(0)
 	r.window = int64(window)
 	r.share.Store(r.window / creditShare)
 	if timeout < 0 {

@@ -49,9 +49,7 @@ func (c *clientConn) up(l link) {
 	c.table.connected(c.known, now)
 	flush := c.sendWaiting(now)
 	c.mu.Unlock()
-	if flush != nil {
-		flush.Flush()
-	}
+	c.sent(flush)
 	l.Wake() // the first beat is due now
 }
 
@@ -65,9 +63,42 @@ func (c *Client) sendWaiting(now instant) link {
 	l := c.conns[best.index].link
 	out := l.Begin()
 	for p := range c.table.waiting {
-		c.table.put(p, best, now, l.Seq(), out)
+		switch err := c.table.fit(p, best); err {
+		case nil:
+			c.table.put(p, best, now, l.Seq(), out)
+		case errNotYet:
+		default:
+			c.table.remove(p)
+			c.removed(p)
+			c.refused = append(c.refused, refusal{p, err})
+		}
 	}
 	return l
+}
+
+// refusal is a request that no broker could be asked.
+type refusal struct {
+	p   *pending
+	err error
+}
+
+// endRefused ends the requests that sendWaiting could not send. It is called without mu.
+func (c *Client) endRefused() {
+	c.mu.Lock()
+	over := c.refused
+	c.refused = nil
+	c.mu.Unlock()
+	for _, f := range over {
+		c.finish(f.p.owner, f.p.conclude(reply{err: &callError{err: f.err, service: f.p.service, outcome: f.p.outcome()}}), false)
+	}
+}
+
+// sent flushes what sendWaiting put on a link, and ends what it could not.
+func (c *Client) sent(l link) {
+	if l != nil {
+		l.Flush()
+		c.endRefused()
+	}
 }
 
 // deliver takes what the broker said.
@@ -92,6 +123,10 @@ func (c *clientConn) deliver(l link, in *batch.In) {
 			c.onHello(l, &m, now)
 		case opBlocked:
 			c.onBlocked(&m)
+		case opCredit:
+			c.onCredit(l, &m, now)
+		case opPiece:
+			c.onPiece(&m, now)
 		case opDrain:
 			c.onDrain(now)
 		}
@@ -105,9 +140,7 @@ func (c *clientConn) deliver(l link, in *batch.In) {
 		flush = c.sendWaiting(now)
 	}
 	c.mu.Unlock()
-	if flush != nil {
-		flush.Flush()
-	}
+	c.sent(flush)
 }
 
 func (c *clientConn) onMalformed(f [][]byte) {
@@ -137,7 +170,7 @@ func (c *clientConn) onReply(m *message, now instant) {
 	c.removed(p)
 	c.mu.Unlock()
 	if !parsed {
-		end = parseReply(p.service, m.body)
+		end = parseJoined(p.service, p.join, m.body)
 	}
 	c.finish(p.owner, p.conclude(end), false)
 }
@@ -148,9 +181,7 @@ func (c *Client) resume(now instant) {
 	flush, sooner := c.sendWaiting(now), c.rearm()
 	c.updateState()
 	c.mu.Unlock()
-	if flush != nil {
-		flush.Flush()
-	}
+	c.sent(flush)
 	if sooner {
 		c.hurry()
 	}
@@ -165,7 +196,7 @@ func (c *clientConn) onPartial(m *message, now instant) {
 		c.counts.late.Add(1)
 		return
 	}
-	r := p.owner
+	r, join := p.owner, p.takeJoin()
 	if r.blocked.Load() {
 		r.blocked.Store(false)
 	}
@@ -179,7 +210,7 @@ func (c *clientConn) onPartial(m *message, now instant) {
 	bound := c.bound(r, size)
 	c.mu.Unlock()
 	c.counts.partials.Add(1)
-	part := parseReply(r.service, m.body)
+	part := parseJoined(r.service, join, m.body)
 	if part.err != nil {
 		if said, ok := part.err.(*Error); ok { // a partial is not how a handler ends: nobody can tell whether it has
 			part = protocolError(r.service, "a partial that is an error: "+said.Error())
@@ -189,6 +220,52 @@ func (c *clientConn) onPartial(m *message, now instant) {
 	}
 	if r.push(event{reply: part, size: size}, bound, false) {
 		c.abort(r, &callError{err: ErrSlowConsumer, service: r.service, outcome: MayHaveExecuted}, false)
+	}
+}
+
+// onPiece keeps a piece of a payload. Its worker may go on with the next one if
+// nothing before it waits for the reader: so there is one such payload at most
+// besides what the window allows.
+func (c *clientConn) onPiece(m *message, now instant) {
+	c.mu.Lock()
+	p, ok := c.table.onPiece(now, c.known, m)
+	if p == nil {
+		c.mu.Unlock()
+		c.counts.late.Add(1)
+		return
+	}
+	r := p.owner
+	if !ok {
+		c.mu.Unlock()
+		c.abort(r, protocolError(r.service, "a reply in pieces over MaxBody").err, false)
+		return
+	}
+	if r.blocked.Load() {
+		r.blocked.Store(false)
+	}
+	r.withheld.Add(int64(len(m.data)) + partialOverhead)
+	n := 0
+	if r.unread.Load() == 0 {
+		n = r.consume(int(r.withheld.Swap(0)))
+	}
+	c.grant(r, n, 0)
+}
+
+// onCredit: a worker takes more of the data of a request.
+func (c *clientConn) onCredit(l link, m *message, now instant) {
+	c.mu.Lock()
+	p := c.table.onCredit(now, c.known, m)
+	if p == nil {
+		c.mu.Unlock()
+		return
+	}
+	out := l.Begin()
+	c.table.feed(p, out)
+	up := p.owner.up
+	c.mu.Unlock()
+	l.Flush()
+	if up != nil {
+		up.signal()
 	}
 }
 
@@ -265,7 +342,9 @@ func (c *clientConn) onHello(l link, m *message, now instant) {
 		c.session.drop(l, errBrokerChanged)
 	}
 	if first {
-		l.Wake() // liveness counts from now on
+		c.mu.Lock()
+		c.resume(now) // what had to wait for this
+		l.Wake()      // liveness counts from now on
 	}
 }
 
@@ -357,10 +436,15 @@ func (c *clientConn) tick(now instant) instant {
 		c.removed(p)
 	}
 	leave := c.known.gone()
+	var waited link
+	if w.again { // it is known now that the broker is a foreign one
+		waited = c.sendWaiting(now)
+	}
 	c.mu.Unlock()
 	if flush {
 		l.Flush()
 	}
+	c.sent(waited)
 	if sooner {
 		c.hurry()
 	}

@@ -26,7 +26,8 @@ type limits struct {
 	concurrency                int // that a worker may claim
 	outbox                     int // messages per peer that wait for room in its pipe
 	outboxBytes, totalOutbox   int64
-	malformed                  int // messages within malformedIn: the peer is ignored for ignoreFor
+	frame                      int64 // bytes of the largest frame
+	malformed                  int   // messages within malformedIn: the peer is ignored for ignoreFor
 	malformedIn, ignoreFor     time.Duration
 	finished                   int           // ended requests that are remembered …
 	window                     time.Duration // … for so long; not positive: none
@@ -54,10 +55,11 @@ type peer struct {
 
 	seen  instant // its last message
 	timer timer
-	beats bool // it beats, so its silence means something
-	adv   bool // it advertised: extensions may be sent to it
-	pack  bool // it reads envelopes
-	grow  bool // its windows grow
+	beats bool  // it beats, so its silence means something
+	adv   bool  // it advertised: extensions may be sent to it
+	pack  bool  // it reads envelopes
+	grow  bool  // its windows grow
+	body  int64 // the most in pieces that it takes, in bytes; 0: it knows neither pieces nor raw data
 	told  time.Duration
 	life  string // its own id, when it advertised
 
@@ -67,9 +69,11 @@ type peer struct {
 
 	backlog backlog // what its pipe had no room for
 
+	windows int64 // bytes of credit that it grants to all that it has in progress together
+
 	// a client's
 	window      int64 // bytes of credit that it grants to a request, if that says nothing else
-	windows     int64 // … and to all live requests together
+	bodies      int   // live requests whose data comes in pieces
 	outstanding int
 	requests    list[request]
 	lastQueue   *clientQueue // the one used last, often the only one
@@ -113,10 +117,12 @@ type request struct {
 	key      uint64 // of its key, for services that are sticky; 0: none
 	window   int64  // bytes of credit; 0: the client grants none
 	grows    bool   // the window may grow
+	more     int64  // bytes of its data that come in pieces; moreUpload: nobody knows; 0: none
 	slot     *slot  // nil while queued
 	queue    *clientQueue
 
 	data, options []byte // while queued: owned, or what block holds
+	raw           bool   // data is no JSON
 	hasOptions    bool
 	block         *batch.Block // kept while queued; nil: data is no block
 
@@ -191,7 +197,9 @@ type dispatcher struct {
 	ghostAt      int
 	freeRequests []*request
 	freeQueues   []*clientQueue
-	x            extra // scratch
+	x            extra  // scratch
+	text         []byte // … of raw data as JSON
+	m1           [1][]byte
 	notes        []note
 	stats        counters
 }

@@ -29,6 +29,10 @@ func (d *dispatcher) fromClient(l int, id []byte, p *peer, m *message) {
 		} else {
 			d.stats.Stray++
 		}
+	case opPiece:
+		d.onPiece(p, m)
+	case opBlocked:
+		d.onClientBlocked(p, m)
 	}
 }
 
@@ -69,7 +73,7 @@ func (d *dispatcher) onHello(l int, id []byte, p *peer, m *message) {
 		d.rekey(p, d.requests.keyOf(c.ID, -1))
 	}
 	p.adv, p.life, p.told, p.window = true, c.ID, c.interval(), min(c.Credit, 1<<40)
-	p.pack, p.grow = c.Pack > 0, c.Grow > 0
+	p.pack, p.grow, p.body = c.Pack > 0, c.Grow > 0, min(c.Body, maxCredit)
 	if d.mayTell(p) {
 		appendHelloTo(d.open(p), p.id, headerClient, &d.self)
 		d.close(p, origin{})
@@ -186,8 +190,9 @@ func (d *dispatcher) onRequest(l int, id []byte, p *peer, m *message) {
 	}
 	d.stats.Accepted++
 	r := d.addRequest(p, s, m.rid, o, hash)
+	r.raw = m.raw
 	if s.queued == 0 && s.ready.front() != nil {
-		d.dispatch(r, s.pick(r.key), m.data, m.options)
+		d.give(r, m.data, m.options)
 		return
 	}
 	r.keep(m.data, m.options, d.store)
@@ -232,11 +237,11 @@ func (e *ended) executed() string {
 
 // adopt lets a request of a client's former socket answer to its new one, on
 // which it was sent again: what is queued or in progress is not done twice. It
-// reports false if it could not: partials are lost with the former socket, so
-// that attempt is over, and the request starts anew.
+// reports false if it could not: partials and pieces are lost with the former
+// socket, so that attempt is over, and the request starts anew.
 func (d *dispatcher) adopt(r *request, p *peer, o options) bool {
 	switch {
-	case r.slot != nil && r.slot.partial:
+	case r.slot != nil && (r.slot.partial || r.more != 0):
 		d.stats.ClientGone++
 		d.drop(r, causeGone)
 		return false
@@ -271,6 +276,9 @@ func (d *dispatcher) own(r *request) {
 	p.requests.pushBack(&r.ofClient)
 	p.outstanding++
 	p.windows += r.window
+	if r.more != 0 {
+		p.bodies++
+	}
 }
 
 func (d *dispatcher) disown(r *request) {
@@ -278,6 +286,9 @@ func (d *dispatcher) disown(r *request) {
 	p.requests.remove(&r.ofClient)
 	p.outstanding--
 	p.windows -= r.window
+	if r.more != 0 {
+		p.bodies--
+	}
 	if !p.beats {
 		p.seen = d.now // remembered until it had the time to take what ended this
 	}
@@ -316,6 +327,9 @@ func (d *dispatcher) addRequest(p *peer, s *service, rid []byte, o options, hash
 	r.window, r.grows = p.window, p.grow
 	if o.credit > 0 && p.adv { // the caller has set a bound
 		r.window, r.grows = o.credit, false
+	}
+	if r.more = 0; p.adv { // else it is some user's own option
+		r.more = o.more
 	}
 	d.requests.add(r, hash)
 	d.own(r)
@@ -373,7 +387,8 @@ const (
 	causeClient   = "client"
 	causeDeadline = "deadline"
 	causeGone     = "gone"
-	causeStalled  = "stalled" // nothing was heard of the request for its worker's liveness
+	causeStalled  = "stalled"  // nothing was heard of the request for its worker's liveness
+	causeProtocol = "protocol" // its client or its worker sent what it may not
 )
 
 // drop ends a request without a word to its client: it was cancelled, it has

@@ -313,6 +313,7 @@ func (d *dispatcher) unsent(out *batch.Out, i int, o origin) *request {
 	out.Read(i, &in)
 	var m message
 	parseAtWorker(in.Next()[1:], &m) // our own message, so it is well-formed
+	o.req.raw = m.raw
 	o.req.keep(m.data, m.options, d.store)
 	return o.req
 }
@@ -357,7 +358,7 @@ func (d *dispatcher) grew(p *peer, n int) {
 	d.outboxBytes += int64(n)
 	q := &p.backlog
 	q.most = max(q.most, d.lim.outboxBytes)
-	if p.adv && p.role == roleClient { // it agreed to take so much: that it comes all at once is no fault of its
+	if p.adv { // it agreed to take so much: that it comes all at once is no fault of its
 		q.most = max(q.most, min(2*p.windows, d.lim.totalOutbox/4)) // but not all that there is
 	}
 	size := int64(q.out.Bytes())
@@ -395,6 +396,11 @@ func (d *dispatcher) unblock(p *peer) {
 	p.backlog.out = nil
 	if d.blocked.n == 0 {
 		d.retryAt = never
+	}
+	for k := p.requests.head; k != nil && p.bodies > 0 && !p.dead; k = k.next {
+		if k.owner.slot != nil {
+			d.payInflow(k.owner.slot)
+		}
 	}
 	if p.role == roleWorker && !p.dead {
 		for k := p.slots.head; k != nil; k = k.next {

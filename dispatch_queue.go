@@ -161,7 +161,10 @@ func (d *dispatcher) pump(s *service) {
 				options = []byte{}
 			}
 		}
-		d.dispatch(r, s.pick(r.key), r.data, options)
+		block := r.block
+		r.block = nil // a request that can't be given ends here, and lets go
+		d.give(r, r.data, options)
+		r.block = block
 		r.letGo()
 	}
 }

@@ -26,6 +26,7 @@ type counters struct {
 	Unregistered    uint64 // workers' commands before READY
 	UnknownRequests uint64 // heartbeats for requests that are not held
 	Stray           uint64 // cancels of, and credit for, requests that are not held: they may have crossed with the end
+	Overdrawn       uint64 // requests that ended because their worker or client sent more than it may, or after the end
 	StaleTokens     uint64 // workers' messages under a token that they held before
 	Forged          uint64 // … that they never held
 	Dropped         uint64 // messages that came after their request ended, or that a slow client has no room for

@@ -272,7 +272,7 @@ func TestParseAllocates(t *testing.T) {
 			t.Fatal("refused")
 		}
 		o.Reset()
-		appendReplyRaw(&o, opReply, "token", "r1", request[4])
+		appendReplyRaw(&o, opReply, "token", "r1", rawMark, request[4])
 	}); n != 0 {
 		t.Errorf("%v allocations", n)
 	}

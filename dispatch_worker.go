@@ -18,8 +18,10 @@ type slot struct {
 	ridLen   int
 	progress instant // the last partial or heartbeat under the token
 	partial  bool    // one was forwarded: never dispatched again (I5)
+	way      int64   // bytes that the worker sent and the client granted none back for
 	owed     int64   // credit that the worker was not told of, as its pipe was full
 	widened  int64   // … and the window; 0: as it knows it
+	inflow   inflowOfSlot
 	of       node[slot]
 }
 
@@ -65,7 +67,8 @@ func (d *dispatcher) takeSlot(w *peer, r *request) *slot {
 	}
 	printable(sl.token[tokenIndexLen:], d.random.Uint64(), d.random.Uint64())
 	sl.gen++
-	sl.worker, sl.req, sl.progress, sl.partial, sl.owed, sl.widened = w, r, d.now, false, 0, 0
+	sl.worker, sl.req, sl.progress, sl.partial = w, r, d.now, false
+	sl.way, sl.owed, sl.widened, sl.inflow = 0, 0, 0, inflowOfSlot{}
 	sl.ridLen = copy(sl.rid[:], r.rid())
 	w.slots.pushBack(&sl.of)
 	w.held++
@@ -77,6 +80,7 @@ func (d *dispatcher) freeSlot(sl *slot) {
 	w := sl.worker
 	w.slots.remove(&sl.of)
 	w.held--
+	w.windows -= sl.inflow.most
 	sl.worker, sl.req = nil, nil
 	d.slotFree.pushBack(&sl.of)
 }
@@ -139,8 +143,10 @@ func (d *dispatcher) fromWorker(l int, id []byte, p *peer, m *message) {
 		return
 	}
 	switch m.op {
-	case opReply, opPartial:
+	case opReply, opPartial, opPiece:
 		d.onReply(p, m)
+	case opCredit:
+		d.onWorkerCredit(p, m)
 	case opHeartbeat:
 		d.onWorkerHeartbeat(p, m)
 	case opBlocked:
@@ -202,7 +208,7 @@ func (d *dispatcher) onReady(l int, id []byte, p *peer, m *message) {
 	p.role, p.service, p.concurrency, p.beats = roleWorker, s, 1, true
 	if adv {
 		p.adv, p.life, p.told = true, c.ID, c.interval()
-		p.pack, p.grow = c.Pack > 0, c.Grow > 0
+		p.pack, p.grow, p.body = c.Pack > 0, c.Grow > 0, min(c.Body, maxCredit)
 		p.concurrency = d.clip(p, c.Concurrency)
 		appendHelloTo(d.open(p), p.id, headerWorker, &d.self)
 		d.close(p, origin{})
@@ -252,8 +258,19 @@ func (d *dispatcher) setReady(p *peer) {
 // most: what its pipe has no room for would be taken back and given anew.
 const dispatchBurst = 256
 
-// dispatch gives a request, which is in no queue, to a free worker.
-func (d *dispatcher) dispatch(r *request, w *peer, data, options []byte) {
+// give finds a free worker for a request, which is in no queue, or ends it if
+// those that are free can't take what it carries.
+func (d *dispatcher) give(r *request, data, options []byte) {
+	w := r.service.pick(r.key)
+	if w.body == 0 && (r.raw || r.more != 0) {
+		d.giveForeign(r, w, data, options)
+		return
+	}
+	d.dispatch(r, w, data, options, r.raw)
+}
+
+// dispatch gives a request to a free worker.
+func (d *dispatcher) dispatch(r *request, w *peer, data, options []byte, raw bool) {
 	sl := d.takeSlot(w, r)
 	r.slot = sl
 	r.attempt++
@@ -272,11 +289,14 @@ func (d *dispatcher) dispatch(r *request, w *peer, data, options []byte) {
 	if w.adv {
 		x = &d.x
 		*x = extra{remaining: -1, attempt: r.asked, credit: r.window, raw: r.client.adv, grow: r.grows && w.grow}
+		if w.body > 0 {
+			x.more, x.body = r.more, r.client.body
+		}
 		if r.deadline.armed() {
 			x.remaining = max(int64((r.deadline.at-d.now)/time.Millisecond), 1)
 		}
 	}
-	appendDispatch(d.open(w), w.id, sl.token[:], r.rid(), data, options, x)
+	appendDispatch(d.open(w), w.id, sl.token[:], r.rid(), data, options, raw, x)
 	d.close(w, origin{slot: sl, gen: sl.gen})
 	if !r.client.adv {
 		// "Broker MAY notify Client on Request dispatch to Worker": Node clients take it
@@ -309,6 +329,10 @@ func (d *dispatcher) onReply(w *peer, m *message) {
 	sl.progress = d.now
 	r := sl.req
 	if r != nil {
+		if !final && !d.within(sl, m) {
+			d.breach(r)
+			return
+		}
 		d.forward(r.client, m)
 		if !final {
 			sl.partial = true
@@ -334,7 +358,11 @@ func (d *dispatcher) onReply(w *peer, m *message) {
 // not advertise, which an honest worker does not send, become JSON.
 func (d *dispatcher) forward(c *peer, m *message) {
 	o := d.open(c)
-	if len(m.body) == 2 && !c.adv && string(m.body[0]) == "b" {
+	switch {
+	case m.op == opPiece:
+		d.m1[0] = m.data
+		appendToClient(o, c.id, m.op, m.rid, d.m1[:])
+	case len(m.body) == 2 && !c.adv && string(m.body[0]) == rawMark:
 		o.Begin()
 		o.FrameString(c.id)
 		head(o, headerClient, m.op)
@@ -343,7 +371,7 @@ func (d *dispatcher) forward(c *peer, m *message) {
 		o.B = append(appendBytes(append(o.B, okPrefix...), m.body[1]), '}')
 		o.CloseFrame()
 		o.End()
-	} else {
+	default:
 		appendToClient(o, c.id, m.op, m.rid, m.body)
 	}
 	d.close(c, origin{})
@@ -389,6 +417,7 @@ func (d *dispatcher) onCredit(r *request, m *message) {
 		r.client.windows += m.window - r.window
 		r.window, sl.widened = m.window, m.window
 	}
+	sl.way = max(sl.way-m.credit, 0)
 	sl.owed = min(sl.owed+m.credit, maxCredit)
 	d.payCredit(sl)
 }

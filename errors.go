@@ -45,6 +45,8 @@ var (
 	ErrSlowConsumer error = &sentinel{text: "slow consumer"}
 	// ErrDenied: the broker does not allow it.
 	ErrDenied error = &sentinel{text: "denied"}
+	// ErrUnsupported: the broker or the worker can't do it: it is not of this library.
+	ErrUnsupported error = &sentinel{"not supported by the other side", errors.ErrUnsupported}
 	// ErrProtocol: the other side sent something that the protocol does not allow.
 	ErrProtocol error = &sentinel{text: "protocol error"}
 )
@@ -171,6 +173,8 @@ const (
 	statusDuplicate  = "DUPLICATE"
 	statusSlowClient = "SLOW_CLIENT"
 	statusMalformed  = "MALFORMED"
+	statusProtocol   = "PROTOCOL"
+	statusForeign    = "UNSUPPORTED"
 )
 
 var statuses = map[string]struct {
@@ -188,6 +192,8 @@ var statuses = map[string]struct {
 	statusDuplicate:  {ErrBrokerLost, MayHaveExecuted}, // with executed where the broker knows
 	statusSlowClient: {ErrSlowConsumer, MayHaveExecuted},
 	statusMalformed:  {ErrProtocol, NotExecuted},
+	statusProtocol:   {ErrProtocol, MayHaveExecuted},
+	statusForeign:    {ErrUnsupported, NotExecuted},
 }
 
 // reply is a PARTIAL or a REPLY as the client understands it.
@@ -242,7 +248,7 @@ func parseTwoFrames(service string, body [][]byte) reply {
 		data = []byte{}
 	}
 	switch status := body[0]; {
-	case string(status) == "b", string(status) == "200":
+	case string(status) == rawMark, string(status) == "200":
 		return reply{msg: Message{b: data, raw: true}}
 	case !plainCode(status): // not to be taken for what a handler said
 		return protocolError(service, "a reply of two frames without a status")

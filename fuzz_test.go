@@ -88,20 +88,35 @@ func rewrite(o *batch.Out, at string, m *message) (id int) {
 	token, rid := string(m.token), string(m.rid)
 	switch {
 	case at == "broker" && m.op == opRequest && m.options != nil:
-		appendClientRequest(o, string(m.service), rid, m.data, m.options)
+		appendClientRequest(o, string(m.service), rid, m.data, m.options, m.raw)
+	case at == "broker" && m.op == opPiece && m.worker:
+		appendWorkerPiece(o, token, rid, m.data)
+	case at == "broker" && m.op == opPiece && m.data != nil:
+		appendClientPiece(o, rid, m.data)
+	case at == "broker" && m.op == opCredit && m.worker:
+		appendWorkerCredit(o, token, rid, m.credit)
 	case at == "broker" && m.op == opCredit:
 		appendClientCredit(o, rid, m.credit, m.window)
-	case at == "broker" && !m.worker && (m.op == opHeartbeat || m.op == opCancel):
+	case at == "broker" && !m.worker && (m.op == opHeartbeat || m.op == opCancel || m.op == opBlocked || m.op == opPiece):
 		appendClientCommand(o, m.op, rid)
 	case at == "broker" && m.worker && (m.op == opHeartbeat || m.op == opBlocked || m.op == opDisconnect || m.op == opDrain):
 		appendWorkerCommand(o, m.op, token, rid)
 	case at == "broker" && len(m.body) == 2 && string(m.body[0]) == "b":
-		appendReplyRaw(o, m.op, token, rid, m.body[1])
+		appendReplyRaw(o, m.op, token, rid, rawMark, m.body[1])
+	case at == "client" && m.op == opCredit:
+		appendCreditToClient(o, "id", m.rid, m.credit)
+		return 1
+	case at == "client" && m.op == opPiece:
+		appendToClient(o, "id", m.op, m.rid, [][]byte{m.data})
+		return 1
 	case at == "client" && m.op != opHello:
 		appendToClient(o, "id", m.op, m.rid, m.body)
 		return 1
+	case at == "worker" && m.op == opPiece && m.data != nil:
+		appendPieceToWorker(o, "id", m.token, m.rid, m.data)
+		return 1
 	case at == "worker" && m.op == opRequest && m.extra == nil:
-		appendDispatch(o, "id", m.token, m.rid, m.data, m.options, nil)
+		appendDispatch(o, "id", m.token, m.rid, m.data, m.options, false, nil)
 		return 1
 	case at == "worker" && m.op == opCredit:
 		appendCreditToWorker(o, "id", m.token, m.rid, m.credit, m.window)
@@ -114,7 +129,11 @@ func rewrite(o *batch.Out, at string, m *message) (id int) {
 		o.Envelope()
 		o.FrameString(map[bool]string{false: headerClient, true: headerWorker}[m.worker])
 		o.FrameString(opDigits[m.op])
-		for _, f := range append([][]byte{m.service, m.token, m.rid, m.data, m.options, m.extra, m.caps, m.cause}, m.body...) {
+		var mark []byte
+		if m.raw {
+			mark = []byte(rawMark)
+		}
+		for _, f := range append([][]byte{m.service, m.token, m.rid, mark, m.data, m.options, m.extra, m.caps, m.cause}, m.body...) {
 			if f != nil {
 				o.Frame(f)
 			}

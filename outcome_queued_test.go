@@ -104,7 +104,7 @@ var queuedPaths = []errorPath{
 	{name: "frame too large for the broker", want: omdp.ErrBrokerLost, outcome: omdp.MayHaveExecuted, fault: func(s *scene) error {
 		s.serve("tcp", &omdp.BrokerConfig{Limits: omdp.Limits{MaxFrame: 16 << 10}})
 		s.connect(nil)
-		s.callWith("walk", strings.Repeat("x", 32<<10))
+		s.call(omdp.WithMetadata(map[string]string{"much": strings.Repeat("x", 32<<10)}))
 		return s.end()
 	}},
 	{name: "timeout at a broker that says nothing", want: omdp.ErrTimeout, outcome: omdp.MayHaveExecuted, ran: ranOther, fault: func(s *scene) error {

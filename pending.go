@@ -25,6 +25,7 @@ type pending struct {
 	rid        string
 	service    string
 	data       []byte // encoded; kept until the end, as it may be sent again
+	raw        bool   // it is bytes as they are, not JSON
 	options    options
 	meta       map[string]string
 	idempotent bool
@@ -45,6 +46,10 @@ type pending struct {
 	heard     instant // the last word on it
 	confirmed bool    // a worker was said to have it
 	hellos    int     // how many HELLOs went out before it on its link
+
+	flow outflow  // data that goes in pieces
+	join [][]byte // pieces that came of its next payload
+	size int64    // … their bytes
 
 	window  int64 // bytes that its worker may be ahead of its reader
 	widened int64 // … of which it has grown by so many
@@ -78,6 +83,7 @@ type pendingTable struct {
 	retries uint64
 	widened int64  // bytes by which windows have grown
 	scratch []byte // of an options frame
+	text    []byte // of raw data as JSON
 }
 
 // tableConfig is what a table is made with.
@@ -88,6 +94,7 @@ type tableConfig struct {
 	liveness    int
 	window      int64 // bytes of credit that a request grants, if it does not say otherwise
 	maxWindow   int64 // … and to which that grows
+	maxBody     int64 // bytes of data, or of a payload, that may go in pieces
 	links       int
 	maxAttempts int
 	budget      int                   // attempts besides the first that may be made at once; negative: no limit
@@ -131,6 +138,7 @@ func (t *pendingTable) len() int { return len(t.entries) }
 func (t *pendingTable) add(p *pending) {
 	p.attempt, p.after, p.maybe, p.bounced, p.partial = 1, 0, false, false, false
 	p.link, p.seq, p.confirmed, p.at = nil, 0, false, nowhere
+	p.join, p.size = nil, 0
 	p.prev, p.next = t.last, nil
 	if t.last == nil {
 		t.first = p
@@ -166,13 +174,15 @@ func (t *pendingTable) put(p *pending, l *tableLink, now instant, seq uint64, ou
 	if p.attempt > 1 {
 		o.attempt = p.attempt
 	}
+	data, raw := t.start(p, l, &o)
 	t.scratch, _ = appendOptions(t.scratch[:0], o, p.meta) // a map of strings marshals
 	var frame []byte
 	if len(t.scratch) > 0 {
 		frame = t.scratch
 	}
 	out.Pack = l.packs
-	appendClientRequest(out, p.service, p.rid, p.data, frame)
+	appendClientRequest(out, p.service, p.rid, data, frame, raw)
+	t.dropText()
 }
 
 // unlink takes p off its connection; it waits for another.
@@ -181,6 +191,7 @@ func (t *pendingTable) unlink(p *pending) {
 	t.onLinks--
 	t.unsent += len(p.data)
 	p.link, p.seq, p.confirmed = nil, 0, false
+	p.join, p.size = nil, 0
 	t.timing.reschedule(p)
 }
 

@@ -17,6 +17,8 @@ type tableLink struct {
 	armed    bool     // the broker told its interval: its silence means something
 	extended bool     // … and so it understands the extensions
 	packs    bool     // … and envelopes
+	frame    int64    // … raw data and pieces, and takes frames of so many bytes; 0: none of this
+	foreign  bool     // it had the time to tell, and did not
 	leaving  bool     // the broker said that it is leaving
 	broker   string   // its life; empty if it did not tell
 	owed     []string // requests to cancel once the broker has answered
@@ -43,7 +45,7 @@ func (t *pendingTable) opened(l *tableLink) {
 // appendHello greets a broker.
 func (t *pendingTable) appendHello(l *tableLink, out *batch.Out) {
 	l.hellos++
-	c := caps{V: 1, ID: t.life, HB: t.beat.Milliseconds(), Credit: t.window, Pack: 1}
+	c := caps{V: 1, ID: t.life, HB: t.beat.Milliseconds(), Credit: t.window, Pack: 1, Body: t.maxBody}
 	if t.maxWindow > t.window {
 		c.Grow = 1
 	}
@@ -92,7 +94,7 @@ func (t *pendingTable) onHello(now instant, l *tableLink, c *caps, out *batch.Ou
 	}
 	l.answers++
 	first = !l.extended
-	l.broker, l.extended, l.packs = c.ID, true, c.Pack > 0
+	l.broker, l.extended, l.packs, l.frame = c.ID, true, c.Pack > 0, min(c.Frame, maxCredit)
 	l.armed, l.told = true, c.interval()
 	// It speaks to an idle client only when asked, so it is asked at least that often.
 	l.nextBeat = min(l.nextBeat, now+l.told)
@@ -182,6 +184,9 @@ func (t *pendingTable) turn(now instant, l *tableLink, w *clientTurn) {
 	}
 	if now >= l.nextBeat {
 		l.nextBeat = now + t.interval(l)
+		if !l.extended && !l.foreign && l.hellos > 0 {
+			l.foreign, w.again = true, true
+		}
 		t.beats(now, l, w)
 	}
 	l.alarm = l.nextBeat

@@ -47,6 +47,9 @@ func (t *pendingTable) retry(now instant, p *pending, status string, o Outcome) 
 // whether it may: at no cost if it was not executed, else if that does no harm,
 // nothing of it was seen yet, and attempts, time and budget are left.
 func (t *pendingTable) again(now instant, p *pending, o Outcome) bool {
+	if p.flow.upload && p.flow.started { // what was written is gone
+		return false
+	}
 	if o == NotExecuted {
 		if p.options.failFast || p.deadline <= now {
 			return false

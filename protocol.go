@@ -25,12 +25,13 @@ const (
 	opCredit     op = 9  // extension: bytes consumed
 	opCancel     op = 10 // extension
 	opDrain      op = 11 // extension
-	opBlocked    op = 12 // extension: a worker waits for credit
+	opBlocked    op = 12 // extension: who sends partials or pieces waits for credit
+	opPiece      op = 13 // extension: a part of a body that is too large for a frame, or of an upload
 
-	opLast = opBlocked
+	opLast = opPiece
 )
 
-var opDigits = [...]string{"0", "1", "2", "3", "4", "5", "6", "7", "8", "9", "10", "11", "12"}
+var opDigits = [...]string{"0", "1", "2", "3", "4", "5", "6", "7", "8", "9", "10", "11", "12", "13"}
 
 const (
 	headerClient = "C"
@@ -55,6 +56,14 @@ const (
 	maxRID      = 64
 )
 
+// rawMark is the frame in front of raw bytes; joinMark and joinRawMark are those
+// in front of the last part of a payload that came in pieces.
+const (
+	rawMark     = "b"
+	joinMark    = "p"
+	joinRawMark = "pb"
+)
+
 // partialOverhead is what a partial counts for credit besides its payload, in
 // bytes: about what its frames and its place in queues cost. Without it a
 // window would allow any number of tiny partials.
@@ -72,7 +81,8 @@ type message struct {
 	service []byte
 	rid     []byte
 	token   []byte // the client-address frame: our dispatch token, echoed by workers
-	data    []byte
+	data    []byte // of a REQUEST or PIECE; nil: the PIECE is the end
+	raw     bool   // … of a REQUEST: bytes as they are, not JSON
 	options []byte
 	extra   []byte   // broker → worker REQUEST: remaining, attempt, credit, raw
 	body    [][]byte // payload of PARTIAL and REPLY: one or two frames
@@ -160,13 +170,17 @@ func parseAtBroker(f [][]byte, m *message) bool {
 
 func parseFromClient(f [][]byte, m *message) bool {
 	switch n := len(f); m.op {
-	case opRequest: // C|2|service|rid|data[|options]
-		if n != 5 && n != 6 || !validService(f[2]) || !validRID(f[3]) {
+	case opRequest: // C|2|service|rid|data[|options], C|2|service|rid|b|bytes|options
+		if n < 5 || n > 7 || !validService(f[2]) || !validRID(f[3]) {
 			return false
 		}
 		m.service, m.rid, m.data = f[2], f[3], f[4]
-		if n == 6 {
+		switch n {
+		case 6:
 			m.options = f[5]
+		case 7:
+			m.raw, m.data, m.options = true, f[5], f[6]
+			return string(f[4]) == rawMark
 		}
 		return true
 	case opHeartbeat: // C|4[|rid]
@@ -179,8 +193,10 @@ func parseFromClient(f [][]byte, m *message) bool {
 		return true
 	case opCredit: // C|9|rid|bytes[|window]
 		return (n == 4 || n == 5) && parseRID(f[2], m) && parseCredit(f[3:], m)
-	case opCancel: // C|10|rid
+	case opCancel, opBlocked: // C|10|rid, C|12|rid
 		return n == 3 && parseRID(f[2], m)
+	case opPiece: // C|13|rid[|bytes]
+		return (n == 3 || n == 4) && parseRID(f[2], m) && parsePiece(f[3:], m)
 	}
 	return false
 }
@@ -202,6 +218,10 @@ func parseFromWorker(f [][]byte, m *message) bool {
 		return n == 2 || n == 4 && parseTokenRID(f, m)
 	case opBlocked: // W|12|cid|rid
 		return n == 4 && parseTokenRID(f, m)
+	case opPiece: // W|13|cid|rid|bytes
+		return n == 5 && parseTokenRID(f, m) && parsePiece(f[4:], m)
+	case opCredit: // W|9|cid|rid|bytes
+		return n == 5 && parseTokenRID(f, m) && parseCredit(f[4:], m)
 	case opDisconnect, opDrain: // W|5, W|11
 		return n == 2
 	case opHello: // W|8|caps
@@ -227,6 +247,10 @@ func parseAtClient(f [][]byte, m *message) bool {
 		return n == 2 || n == 3 && parseRID(f[2], m)
 	case opBlocked: // C|12|rid
 		return n == 3 && parseRID(f[2], m)
+	case opPiece: // C|13|rid|bytes
+		return n == 4 && parseRID(f[2], m) && parsePiece(f[3:], m)
+	case opCredit: // C|9|rid|bytes
+		return n == 4 && parseRID(f[2], m) && parseCredit(f[3:], m)
 	case opHello: // C|8|caps
 		if n != 3 {
 			return false
@@ -246,11 +270,15 @@ func parseAtWorker(f [][]byte, m *message) bool {
 		return false
 	}
 	switch n := len(f); m.op {
-	case opRequest: // W|2|cid|rid|data[|options[|extra]]
-		if n < 5 || n > 7 || !parseTokenRID(f, m) {
+	case opRequest: // W|2|cid|rid|data[|options[|extra]], W|2|cid|rid|b|bytes|options|extra
+		if n < 5 || n > 8 || !parseTokenRID(f, m) {
 			return false
 		}
 		m.data = f[4]
+		if n == 8 {
+			m.raw, m.data, m.options, m.extra = true, f[5], f[6], f[7]
+			return string(f[4]) == rawMark
+		}
 		if n > 5 {
 			m.options = f[5]
 		}
@@ -270,6 +298,10 @@ func parseAtWorker(f [][]byte, m *message) bool {
 		return true
 	case opCredit: // W|9|cid|rid|bytes[|window]
 		return (n == 5 || n == 6) && parseTokenRID(f, m) && parseCredit(f[4:], m)
+	case opBlocked: // W|12|cid|rid
+		return n == 4 && parseTokenRID(f, m)
+	case opPiece: // W|13|cid|rid[|bytes]
+		return (n == 4 || n == 5) && parseTokenRID(f, m) && parsePiece(f[4:], m)
 	case opCancel: // W|10|cid|rid|cause
 		if n != 5 || !parseTokenRID(f, m) {
 			return false
@@ -293,6 +325,15 @@ func parseTokenRID(f [][]byte, m *message) bool {
 func parseBody(f [][]byte, m *message) bool {
 	m.body = f
 	return true
+}
+
+// parsePiece reads the bytes of a piece, at least one, or that there is none.
+func parsePiece(f [][]byte, m *message) bool {
+	if len(f) == 0 {
+		return true
+	}
+	m.data = f[0]
+	return len(m.data) > 0
 }
 
 // maxCredit is the most that one CREDIT may grant, in bytes.
@@ -337,240 +378,4 @@ func parseInt(b []byte) (n int64, rest []byte, ok bool) {
 		n = -n
 	}
 	return n, b[i:], true
-}
-
-// The encoders append one whole message each, in an envelope if o.Pack is set
-// and the body is small. head writes the two first frames.
-func head(o *batch.Out, header string, c op) {
-	o.Envelope()
-	if header == headerClient {
-		o.Prefix(&clientHeads[c])
-	} else {
-		o.Prefix(&workerHeads[c])
-	}
-}
-
-// Client to broker.
-
-func appendClientRequest(o *batch.Out, service, rid string, data, options []byte) {
-	o.Pack = o.Pack && len(data)+len(options) <= packMax
-	o.Begin()
-	head(o, headerClient, opRequest)
-	o.FrameString(service)
-	o.FrameString(rid)
-	o.Frame(data)
-	if options == nil {
-		o.FrameString("{}") // what zmq-omdp 4f18192 lib/Client.js sends when there are none
-	} else {
-		o.Frame(options)
-	}
-	o.End()
-}
-
-// appendClientCommand encodes C|4, C|11 (rid empty), C|4|rid and C|10|rid.
-func appendClientCommand(o *batch.Out, c op, rid string) {
-	o.Begin()
-	head(o, headerClient, c)
-	if rid != "" {
-		o.FrameString(rid)
-	}
-	o.End()
-}
-
-// appendClientCredit encodes C|9|rid|bytes and, with a window that is not 0,
-// C|9|rid|bytes|window.
-func appendClientCredit(o *batch.Out, rid string, n, window int64) {
-	o.Begin()
-	head(o, headerClient, opCredit)
-	o.FrameString(rid)
-	appendCreditFrames(o, n, window)
-	o.End()
-}
-
-func appendCreditFrames(o *batch.Out, n, window int64) {
-	appendIntFrame(o, n)
-	if window > 0 {
-		appendIntFrame(o, window)
-	}
-}
-
-// appendHello encodes C|8|caps and W|8|caps, in both directions.
-func appendHello(o *batch.Out, header string, c *caps) {
-	o.Begin()
-	head(o, header, opHello)
-	appendCapsFrame(o, c)
-	o.End()
-}
-
-// Worker to broker.
-
-func appendReady(o *batch.Out, service string, c *caps) {
-	o.Begin()
-	head(o, headerWorker, opReady)
-	o.FrameString(service)
-	appendCapsFrame(o, c)
-	o.End()
-}
-
-// appendWorkerCommand encodes W|4, W|5, W|11 and, with a token, W|4|cid|rid and W|12|cid|rid.
-func appendWorkerCommand(o *batch.Out, c op, token, rid string) {
-	o.Begin()
-	head(o, headerWorker, c)
-	if token != "" {
-		o.FrameString(token)
-		o.FrameString(rid)
-	}
-	o.End()
-}
-
-// appendReplyRaw encodes a PARTIAL or REPLY as b|bytes: only towards peers that advertised.
-func appendReplyRaw(o *batch.Out, c op, token, rid string, p []byte) {
-	o.Pack = o.Pack && len(p) <= packMax
-	o.Begin()
-	head(o, headerWorker, c)
-	o.FrameString(token)
-	o.FrameString(rid)
-	o.FrameString("b")
-	o.Frame(p)
-	o.End()
-}
-
-// appendReplyJSON encodes a PARTIAL or REPLY as {"status":CODE,"msg":VALUE}.
-// Both are JSON already. Without a value it is what the broker says of a request
-// that no handler began: {"status":CODE,"executed":false}.
-func appendReplyJSON(o *batch.Out, c op, token, rid, code string, value []byte) {
-	o.Pack = o.Pack && len(code)+len(value) <= packMax
-	o.Begin()
-	head(o, headerWorker, c)
-	o.FrameString(token)
-	o.FrameString(rid)
-	if len(value) >= batch.Large {
-		o.FrameIn(`{"status":`+code+`,"msg":`, value, `}`)
-		o.End()
-		return
-	}
-	o.OpenFrame()
-	o.B = append(o.B, `{"status":`...)
-	o.B = append(o.B, code...)
-	if value == nil {
-		o.B = append(o.B, `,"executed":false}`...)
-	} else {
-		o.B = append(o.B, `,"msg":`...)
-		o.B = append(o.B, value...)
-		o.B = append(o.B, '}')
-	}
-	o.CloseFrame()
-	o.End()
-}
-
-func appendIntFrame(o *batch.Out, n int64) {
-	o.OpenFrame()
-	o.B = appendInt(o.B, n)
-	o.CloseFrame()
-}
-
-func appendCapsFrame(o *batch.Out, c *caps) {
-	o.OpenFrame()
-	o.B = c.append(o.B)
-	o.CloseFrame()
-}
-
-// Broker to client; id is the routing id.
-
-func appendToClient(o *batch.Out, id string, c op, rid []byte, body [][]byte) {
-	size := 0
-	for _, f := range body {
-		size += len(f)
-	}
-	o.Pack = o.Pack && size <= packMax
-	o.Begin()
-	o.FrameString(id)
-	head(o, headerClient, c)
-	if rid != nil {
-		o.Frame(rid)
-	}
-	for _, f := range body {
-		o.Frame(f)
-	}
-	o.End()
-}
-
-// appendStatus encodes an error of the broker's own: a string status without
-// msg, so that no worker's error can be taken for it. executed is "", "true" or "false".
-func appendStatus(o *batch.Out, id string, rid []byte, status, executed string) {
-	o.Begin()
-	o.FrameString(id)
-	head(o, headerClient, opReply)
-	o.Frame(rid)
-	o.OpenFrame()
-	o.B = append(o.B, `{"status":"`...)
-	o.B = append(o.B, status...)
-	o.B = append(o.B, '"')
-	if executed != "" {
-		o.B = append(o.B, `,"executed":`...)
-		o.B = append(o.B, executed...)
-	}
-	o.B = append(o.B, '}')
-	o.CloseFrame()
-	o.End()
-}
-
-// Broker to worker; id is the routing id.
-
-// appendDispatch encodes the REQUEST for a worker. x is nil for workers that
-// did not advertise; options nil stay absent, unless x follows.
-func appendDispatch(o *batch.Out, id string, token, rid, data, options []byte, x *extra) {
-	o.Pack = o.Pack && len(data)+len(options) <= packMax
-	o.Begin()
-	o.FrameString(id)
-	head(o, headerWorker, opRequest)
-	o.Frame(token)
-	o.Frame(rid)
-	o.Frame(data)
-	if options != nil {
-		o.Frame(options)
-	} else if x != nil {
-		o.FrameString("{}")
-	}
-	if x != nil {
-		o.OpenFrame()
-		o.B = x.append(o.B)
-		o.CloseFrame()
-	}
-	o.End()
-}
-
-// appendToWorker encodes W|4, W|5, W|11 and, with a token, W|4|cid|rid and
-// W|10|cid|rid|cause.
-func appendToWorker(o *batch.Out, id string, c op, token, rid []byte, cause string) {
-	o.Begin()
-	o.FrameString(id)
-	head(o, headerWorker, c)
-	if token != nil {
-		o.Frame(token)
-		o.Frame(rid)
-	}
-	if cause != "" {
-		o.FrameString(cause)
-	}
-	o.End()
-}
-
-func appendCreditToWorker(o *batch.Out, id string, token, rid []byte, n, window int64) {
-	o.Begin()
-	o.FrameString(id)
-	head(o, headerWorker, opCredit)
-	o.Frame(token)
-	o.Frame(rid)
-	appendCreditFrames(o, n, window)
-	o.End()
-}
-
-// appendHelloTo encodes the broker's answer to HELLO and READY.
-func appendHelloTo(o *batch.Out, id, header string, c *caps) {
-	o.Begin()
-	o.FrameString(id)
-	head(o, header, opHello)
-	appendCapsFrame(o, c)
-	o.End()
 }

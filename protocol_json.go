@@ -23,6 +23,8 @@ type caps struct {
 	Credit      int64  `json:"credit"` // the client's window in bytes
 	Pack        int    `json:"pack"`   // 1: it reads envelopes
 	Grow        int    `json:"grow"`   // 1: its windows grow
+	Frame       int64  `json:"frame"`  // the broker's largest frame in bytes; it reads raw data and pieces
+	Body        int64  `json:"body"`   // the most in pieces that the client or worker takes, in bytes; the worker reads raw data
 }
 
 func (c *caps) append(b []byte) []byte {
@@ -48,6 +50,14 @@ func (c *caps) append(b []byte) []byte {
 		b = append(b, `,"grow":`...)
 		b = appendInt(b, int64(c.Grow))
 	}
+	if c.Frame != 0 {
+		b = append(b, `,"frame":`...)
+		b = appendInt(b, c.Frame)
+	}
+	if c.Body != 0 {
+		b = append(b, `,"body":`...)
+		b = appendInt(b, c.Body)
+	}
 	return append(b, '}')
 }
 
@@ -66,7 +76,7 @@ func parseAnyCaps(b []byte) (c caps, ok bool) {
 	if len(b) > 4096 || json.Unmarshal(b, &c) != nil {
 		return caps{}, false
 	}
-	if c.V < 1 || c.ID == "" || len(c.ID) > maxRID || c.HB < 1 || c.HB > 86_400_000 || c.Concurrency < 0 || c.Credit < 0 {
+	if c.V < 1 || c.ID == "" || len(c.ID) > maxRID || c.HB < 1 || c.HB > 86_400_000 || c.Concurrency < 0 || c.Credit < 0 || c.Frame < 0 || c.Body < 0 {
 		return caps{}, false
 	}
 	for i := range len(c.ID) {
@@ -86,7 +96,12 @@ type extra struct {
 	credit    int64 // the client's window in bytes; 0: it grants none
 	raw       bool  // the client reads raw bytes
 	grow      bool  // the window grows where the worker says that it waits for credit
+	more      int64 // bytes of data that follow in pieces; moreUpload: an upload does
+	body      int64 // the most that the client joins of pieces, in bytes
 }
+
+// moreUpload, as the bytes that follow a REQUEST: nobody knows how many.
+const moreUpload = -1
 
 func (x *extra) append(b []byte) []byte {
 	b = append(b, `{"remaining":`...)
@@ -102,6 +117,14 @@ func (x *extra) append(b []byte) []byte {
 	}
 	if x.grow {
 		b = append(b, `,"grow":true`...)
+	}
+	if x.more != 0 {
+		b = append(b, `,"more":`...)
+		b = appendInt(b, x.more)
+	}
+	if x.body != 0 {
+		b = append(b, `,"body":`...)
+		b = appendInt(b, x.body)
 	}
 	return append(b, '}')
 }
@@ -127,6 +150,15 @@ func parseExtra(b []byte) (x extra, ok bool) {
 	}
 	if rest, found := bytes.CutPrefix(b, []byte(`,"grow":true`)); found {
 		x.grow, b = true, rest
+	}
+	if n, rest, ok := parseKeyInt(b, `,"more":`); ok {
+		x.more, b = n, rest
+	}
+	if n, rest, ok := parseKeyInt(b, `,"body":`); ok {
+		x.body, b = max(n, 0), rest
+	}
+	if x.more < moreUpload {
+		return extra{}, false
 	}
 	return x, len(b) > 0 && (b[0] == '}' || b[0] == ',') && b[len(b)-1] == '}'
 }
@@ -154,6 +186,7 @@ type options struct {
 	credit   int64         // ours: this request's window in bytes, if it is not the client's usual one
 	key      string        // ours: requests with the same one go to the same worker, where the broker's policy says so
 	attempt  int           // ours: which attempt of an idempotent request this is; 0: the first
+	more     int64         // ours: bytes of data that follow in pieces; moreUpload: an upload does
 }
 
 // maxKey bounds a request's key, in bytes.
@@ -210,7 +243,11 @@ func parseAnyOptions(b []byte) (options, bool) {
 	if json.Unmarshal(o["key"], &key) != nil || len(key) > maxKey {
 		key = ""
 	}
-	return options{t, failFast, int64(min(max(credit, 0), maxCredit)), key, attempt}, true
+	var more int64
+	if json.Unmarshal(o["more"], &more) != nil || more < moreUpload || more > maxCredit {
+		more = 0
+	}
+	return options{t, failFast, int64(min(max(credit, 0), maxCredit)), key, attempt, more}, true
 }
 
 func timeoutOf(ms int64) time.Duration {
@@ -256,6 +293,11 @@ func appendOptions(b []byte, o options, meta map[string]string) ([]byte, error) 
 	if o.key != "" {
 		b = append(append(b, sep), `"key":`...)
 		b = appendJSONString(b, o.key)
+		sep = ','
+	}
+	if o.more != 0 {
+		b = append(append(b, sep), `"more":`...)
+		b = appendInt(b, o.more)
 		sep = ','
 	}
 	if len(meta) > 0 {
@@ -491,4 +533,19 @@ func appendValue(b []byte, v any) ([]byte, error) {
 		return b, err
 	}
 	return append(b, bytes.TrimSuffix(buf.Bytes(), []byte{'\n'})...), nil
+}
+
+// appendData writes the data of a request: as appendValue, but bytes stay as
+// they are, raw.
+func appendData(b []byte, v any) (data []byte, raw bool, err error) {
+	switch v := v.(type) {
+	case []byte:
+		return append(b, v...), true, nil
+	case Message:
+		if v.raw {
+			return append(b, v.b...), true, nil
+		}
+	}
+	b, err = appendValue(b, v)
+	return b, false, err
 }

@@ -66,6 +66,8 @@ func parseOwnCaps(b []byte) (c caps, ok bool) {
 	c.Credit, b = ownInt(b, `,"credit":`)
 	pack, b := ownInt(b, `,"pack":`)
 	grow, b := ownInt(b, `,"grow":`)
+	c.Frame, b = ownInt(b, `,"frame":`)
+	c.Body, b = ownInt(b, `,"body":`)
 	c.Concurrency, c.Pack, c.Grow = int(concurrency), int(pack), int(grow)
 	if string(b) != "}" || c.HB < 1 || c.HB > 86_400_000 {
 		return caps{}, false

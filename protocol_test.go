@@ -36,6 +36,9 @@ func (m message) show() string {
 			s.WriteString(fmt.Sprintf(" %s=%s", f.name, f.b))
 		}
 	}
+	if m.raw {
+		s.WriteString(" raw")
+	}
 	if m.body != nil {
 		s.WriteString(fmt.Sprintf(" body=%s", bytes.Join(m.body, []byte("|"))))
 	}
@@ -162,7 +165,7 @@ func TestAppendParse(t *testing.T) {
 		data, options := []byte(text("data", 50)), []byte(text("options", 9))
 		n := rapid.Int64Range(1, 1<<40).Draw(rt, "n")
 		c := caps{V: 1, ID: "life", HB: 2500}
-		x := extra{remaining: rapid.Int64Range(-1, 1<<40).Draw(rt, "remaining"), attempt: 1, credit: n, raw: rapid.Bool().Draw(rt, "raw")}
+		x := extra{remaining: rapid.Int64Range(-1, 1<<40).Draw(rt, "remaining"), attempt: 1, credit: n, raw: rapid.Bool().Draw(rt, "raw"), more: rapid.Int64Range(-1, 1<<40).Draw(rt, "more"), body: rapid.Int64Range(0, 1<<40).Draw(rt, "body")}
 		body := [][]byte{data}
 		for _, e := range []struct {
 			at     string
@@ -170,8 +173,8 @@ func TestAppendParse(t *testing.T) {
 			append func(o *batch.Out)
 			want   message
 		}{
-			{"broker", 0, func(o *batch.Out) { appendClientRequest(o, service, rid, data, options) }, message{op: opRequest, service: []byte(service), rid: []byte(rid), data: data, options: options}},
-			{"broker", 0, func(o *batch.Out) { appendClientRequest(o, service, rid, data, nil) }, message{op: opRequest, service: []byte(service), rid: []byte(rid), data: data, options: []byte("{}")}},
+			{"broker", 0, func(o *batch.Out) { appendClientRequest(o, service, rid, data, options, false) }, message{op: opRequest, service: []byte(service), rid: []byte(rid), data: data, options: options}},
+			{"broker", 0, func(o *batch.Out) { appendClientRequest(o, service, rid, data, nil, false) }, message{op: opRequest, service: []byte(service), rid: []byte(rid), data: data, options: []byte("{}")}},
 			{"broker", 0, func(o *batch.Out) { appendClientCommand(o, opHeartbeat, "") }, message{op: opHeartbeat}},
 			{"broker", 0, func(o *batch.Out) { appendClientCommand(o, opHeartbeat, rid) }, message{op: opHeartbeat, rid: []byte(rid)}},
 			{"broker", 0, func(o *batch.Out) { appendClientCommand(o, opCancel, rid) }, message{op: opCancel, rid: []byte(rid)}},
@@ -185,16 +188,28 @@ func TestAppendParse(t *testing.T) {
 			{"broker", 0, func(o *batch.Out) { appendWorkerCommand(o, opDisconnect, "", "") }, message{worker: true, op: opDisconnect}},
 			{"broker", 0, func(o *batch.Out) { appendWorkerCommand(o, opDrain, "", "") }, message{worker: true, op: opDrain}},
 			{"broker", 0, func(o *batch.Out) { appendWorkerCommand(o, opHeartbeat, token, rid) }, message{worker: true, op: opHeartbeat, token: []byte(token), rid: []byte(rid)}},
-			{"broker", 0, func(o *batch.Out) { appendReplyRaw(o, opPartial, token, rid, data) }, message{worker: true, op: opPartial, token: []byte(token), rid: []byte(rid), body: [][]byte{[]byte("b"), data}}},
+			{"broker", 0, func(o *batch.Out) { appendReplyRaw(o, opPartial, token, rid, rawMark, data) }, message{worker: true, op: opPartial, token: []byte(token), rid: []byte(rid), body: [][]byte{[]byte("b"), data}}},
 			{"broker", 0, func(o *batch.Out) { appendReplyJSON(o, opReply, token, rid, "200", data) }, message{worker: true, op: opReply, token: []byte(token), rid: []byte(rid), body: [][]byte{fmt.Appendf(nil, `{"status":200,"msg":%s}`, data)}}},
 			{"client", 1, func(o *batch.Out) { appendToClient(o, "id", opReply, []byte(rid), body) }, message{op: opReply, rid: []byte(rid), body: body}},
 			{"client", 1, func(o *batch.Out) { appendToClient(o, "id", opDrain, nil, nil) }, message{op: opDrain}},
 			{"client", 1, func(o *batch.Out) { appendStatus(o, "id", []byte(rid), "LOST", "") }, message{op: opReply, rid: []byte(rid), body: [][]byte{[]byte(`{"status":"LOST"}`)}}},
 			{"client", 1, func(o *batch.Out) { appendStatus(o, "id", []byte(rid), "TIMEOUT", "false") }, message{op: opReply, rid: []byte(rid), body: [][]byte{[]byte(`{"status":"TIMEOUT","executed":false}`)}}},
 			{"client", 1, func(o *batch.Out) { appendHelloTo(o, "id", headerClient, &c) }, message{op: opHello, caps: c.append(nil)}},
-			{"worker", 1, func(o *batch.Out) { appendDispatch(o, "id", []byte(token), []byte(rid), data, options, nil) }, message{worker: true, op: opRequest, token: []byte(token), rid: []byte(rid), data: data, options: options}},
-			{"worker", 1, func(o *batch.Out) { appendDispatch(o, "id", []byte(token), []byte(rid), data, nil, nil) }, message{worker: true, op: opRequest, token: []byte(token), rid: []byte(rid), data: data}},
-			{"worker", 1, func(o *batch.Out) { appendDispatch(o, "id", []byte(token), []byte(rid), data, nil, &x) }, message{worker: true, op: opRequest, token: []byte(token), rid: []byte(rid), data: data, options: []byte("{}"), extra: x.append(nil)}},
+			{"worker", 1, func(o *batch.Out) { appendDispatch(o, "id", []byte(token), []byte(rid), data, options, false, nil) }, message{worker: true, op: opRequest, token: []byte(token), rid: []byte(rid), data: data, options: options}},
+			{"worker", 1, func(o *batch.Out) { appendDispatch(o, "id", []byte(token), []byte(rid), data, nil, false, nil) }, message{worker: true, op: opRequest, token: []byte(token), rid: []byte(rid), data: data}},
+			{"worker", 1, func(o *batch.Out) { appendDispatch(o, "id", []byte(token), []byte(rid), data, nil, false, &x) }, message{worker: true, op: opRequest, token: []byte(token), rid: []byte(rid), data: data, options: []byte("{}"), extra: x.append(nil)}},
+			{"broker", 0, func(o *batch.Out) { appendClientRequest(o, service, rid, data, options, true) }, message{op: opRequest, service: []byte(service), rid: []byte(rid), data: data, raw: true, options: options}},
+			{"broker", 0, func(o *batch.Out) { appendClientPiece(o, rid, data) }, message{op: opPiece, rid: []byte(rid), data: data}},
+			{"broker", 0, func(o *batch.Out) { appendClientCommand(o, opPiece, rid) }, message{op: opPiece, rid: []byte(rid)}},
+			{"broker", 0, func(o *batch.Out) { appendClientCommand(o, opBlocked, rid) }, message{op: opBlocked, rid: []byte(rid)}},
+			{"broker", 0, func(o *batch.Out) { appendWorkerPiece(o, token, rid, data) }, message{worker: true, op: opPiece, token: []byte(token), rid: []byte(rid), data: data}},
+			{"broker", 0, func(o *batch.Out) { appendWorkerCredit(o, token, rid, n) }, message{worker: true, op: opCredit, token: []byte(token), rid: []byte(rid), credit: n}},
+			{"client", 1, func(o *batch.Out) { appendToClient(o, "id", opPiece, []byte(rid), body) }, message{op: opPiece, rid: []byte(rid), data: data}},
+			{"client", 1, func(o *batch.Out) { appendCreditToClient(o, "id", []byte(rid), n) }, message{op: opCredit, rid: []byte(rid), credit: n}},
+			{"worker", 1, func(o *batch.Out) { appendDispatch(o, "id", []byte(token), []byte(rid), data, options, true, &x) }, message{worker: true, op: opRequest, token: []byte(token), rid: []byte(rid), data: data, raw: true, options: options, extra: x.append(nil)}},
+			{"worker", 1, func(o *batch.Out) { appendPieceToWorker(o, "id", []byte(token), []byte(rid), data) }, message{worker: true, op: opPiece, token: []byte(token), rid: []byte(rid), data: data}},
+			{"worker", 1, func(o *batch.Out) { appendToWorker(o, "id", opPiece, []byte(token), []byte(rid), "") }, message{worker: true, op: opPiece, token: []byte(token), rid: []byte(rid)}},
+			{"worker", 1, func(o *batch.Out) { appendToWorker(o, "id", opBlocked, []byte(token), []byte(rid), "") }, message{worker: true, op: opBlocked, token: []byte(token), rid: []byte(rid)}},
 			{"worker", 1, func(o *batch.Out) { appendToWorker(o, "id", opHeartbeat, nil, nil, "") }, message{worker: true, op: opHeartbeat}},
 			{"worker", 1, func(o *batch.Out) { appendToWorker(o, "id", opCancel, []byte(token), []byte(rid), cause) }, message{worker: true, op: opCancel, token: []byte(token), rid: []byte(rid), cause: []byte(cause)}},
 			{"worker", 1, func(o *batch.Out) { appendCreditToWorker(o, "id", []byte(token), []byte(rid), n, 0) }, message{worker: true, op: opCredit, token: []byte(token), rid: []byte(rid), credit: n}},
@@ -255,7 +270,7 @@ func TestEnvelope(t *testing.T) {
 	}
 	// A large body travels as it is.
 	large := make([]byte, packMax+1)
-	if f := packedIn(func(o *batch.Out) { appendReplyRaw(o, opReply, "t", "r", large) }, true); len(f) != 6 {
+	if f := packedIn(func(o *batch.Out) { appendReplyRaw(o, opReply, "t", "r", rawMark, large) }, true); len(f) != 6 {
 		t.Errorf("a large body: %d frames", len(f))
 	}
 	if f := packedIn(func(o *batch.Out) { appendToClient(o, "id", opReply, []byte("r"), [][]byte{[]byte("b"), large}) }, true); len(f) != 6 {
@@ -296,11 +311,11 @@ func TestCaps(t *testing.T) {
 
 func TestExtra(t *testing.T) {
 	const good = `{"remaining":812,"attempt":1,"credit":262144,"raw":true}` // protocol.md, extensions
-	want := extra{812, 1, 262144, true, false}
+	want := extra{812, 1, 262144, true, false, 0, 0}
 	if got, ok := parseExtra([]byte(good)); !ok || got != want || string(want.append(nil)) != good {
 		t.Errorf("got %+v, %v, want %+v", got, ok, want)
 	}
-	if got, ok := parseExtra([]byte(`{"remaining":-1,"attempt":2,"credit":0,"raw":false,"later":1}`)); !ok || got != (extra{-1, 2, 0, false, false}) {
+	if got, ok := parseExtra([]byte(`{"remaining":-1,"attempt":2,"credit":0,"raw":false,"later":1}`)); !ok || got != (extra{-1, 2, 0, false, false, 0, 0}) {
 		t.Errorf("with a later key: got %+v, %v", got, ok)
 	}
 	grows := strings.Replace(good, `}`, `,"grow":true}`, 1)

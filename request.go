@@ -52,6 +52,7 @@ type Request struct {
 	options  []byte
 	deadline time.Time // zero: none
 	attempt  int
+	upload   *uploaded // nil: there is none
 }
 
 // ID is the client's own id of the request: printable, and unique among the
@@ -99,15 +100,18 @@ type task struct {
 // newTask copies what a REQUEST carries. The session fills in held.
 func newTask(c *workerConn, l link, m *message, x *extra) *task {
 	t := &task{tells: x != nil && x.raw} // a client that advertised beats to the broker, which tells
-	t.req = Request{service: c.worker.service, attempt: 1, data: Message{b: bytes.Clone(m.data)}}
+	t.req = Request{service: c.worker.service, attempt: 1, data: Message{b: bytes.Clone(m.data), raw: m.raw}}
+	if m.raw && m.data == nil {
+		t.req.data.b = []byte{}
+	}
 	if len(m.options) > 2 { // {} is none
 		t.req.options = bytes.Clone(m.options)
 	}
 	t.res.worker, t.res.conn, t.res.link, t.res.task = c.worker, c, l, t
-	t.res.packs = c.sess.packs // under Worker.mu
+	t.res.packs, t.res.frame = c.sess.packs, c.sess.frame // under Worker.mu
 	if x != nil {
 		t.req.attempt = x.attempt
-		t.res.raw, t.res.grows, t.res.credit.window = x.raw, x.grow, x.credit
+		t.res.raw, t.res.grows, t.res.joins, t.res.credit.window = x.raw, x.grow, x.body, x.credit
 	}
 	t.ctx.res = &t.res
 	return t

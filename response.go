@@ -28,8 +28,10 @@ type Response struct {
 	conn   *workerConn
 	link   link // of the session in which the request came: no other ever carries the reply
 	task   *task
-	raw    bool // the client reads raw bytes
-	packs  bool // the broker reads envelopes
+	raw    bool  // the client reads raw bytes
+	packs  bool  // the broker reads envelopes
+	frame  int64 // … and pieces, and takes frames of so many bytes; 0: no pieces
+	joins  int64 // the most that the client joins of pieces, in bytes
 
 	writing sync.Mutex // held for the whole of Write, Send and ReadFrom; before the link's lock
 
@@ -138,6 +140,9 @@ func (r *Response) Send(v any) error {
 //
 // A final that can't be encoded leaves the response open; if the handler then
 // returns nil, the client gets the reason as an error.
+//
+// A final that is larger than a frame of the broker goes in pieces, before
+// which it waits as a partial does.
 func (r *Response) End(v any) error {
 	if r.Ended() {
 		return ErrEnded
@@ -152,6 +157,9 @@ func (r *Response) End(v any) error {
 		r.mu.Unlock()
 		return err
 	}
+	if r.split(value, raw) {
+		return r.finalInPieces(value, raw)
+	}
 	return r.final(value, raw, "")
 }
 
@@ -163,7 +171,11 @@ func (r *Response) Error(err error) error {
 		err = &Error{}
 	}
 	code, value := errorOf(err).wire()
-	if len(value)+len(code)+jsonOverhead > r.worker.settings.maxBody {
+	most := int64(r.worker.settings.maxBody)
+	if r.frame > 0 { // errors are not sent in pieces
+		most = min(most, r.frame)
+	}
+	if int64(len(value)+len(code)+jsonOverhead) > most {
 		value = []byte(`"the text of the error is too large"`)
 		if len(code) > maxService {
 			code = "500"

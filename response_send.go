@@ -53,10 +53,63 @@ func (r *Response) encode(b *buffer, v any) (value []byte, raw bool, err error) 
 		}
 		b.b = value
 	}
-	if n := payloadLen(value, raw); n > r.worker.settings.maxBody {
+	n := payloadLen(value, raw)
+	if n > r.worker.settings.maxBody {
 		return nil, false, fmt.Errorf("%w: %d bytes encoded, over MaxBody, %d", ErrTooLarge, n, r.worker.settings.maxBody)
 	}
+	if r.split(value, raw) && int64(n) > r.joins {
+		return nil, false, fmt.Errorf("%w: %d bytes encoded: a frame may have %d, and the client joins %d", ErrTooLarge, n, r.frame, r.joins)
+	}
 	return value, raw, nil
+}
+
+// split tells whether a value is too large for a frame of the broker.
+func (r *Response) split(value []byte, raw bool) bool {
+	return r.frame > 0 && int64(payloadLen(value, raw)) > r.frame
+}
+
+// pieces sends all but the last part of a value as pieces, and returns that
+// part with its mark. writing is held.
+func (r *Response) pieces(value []byte, raw bool) (last []byte, mark string, err error) {
+	mark = joinMark
+	if raw {
+		mark = joinRawMark
+	}
+	size := maxPiece
+	r.mu.Lock()
+	if w := r.credit.window; w > 0 {
+		size = int(min(maxPiece, max(w/2-partialOverhead, 1)))
+	}
+	r.mu.Unlock()
+	for ; len(value) > size; value = value[size:] {
+		if err := r.reserve(int64(size) + partialOverhead); err != nil {
+			return nil, "", err
+		}
+		o := r.link.Begin()
+		if err = r.stopped(); err == nil {
+			r.worker.bytes.Add(uint64(size))
+			appendWorkerPiece(o, r.task.token(), r.task.rid(), value[:size])
+		}
+		r.link.Flush()
+		if err != nil {
+			return nil, "", err
+		}
+	}
+	return value, mark, nil
+}
+
+// finalInPieces sends a final that is too large for a frame.
+func (r *Response) finalInPieces(value []byte, raw bool) error {
+	r.writing.Lock()
+	defer r.writing.Unlock()
+	last, mark, err := r.pieces(value, raw)
+	if err != nil {
+		if err != ErrEnded { // its place has to be freed all the same
+			r.Error(err)
+		}
+		return err
+	}
+	return r.finalMarked(last, mark, "")
 }
 
 // payloadLen is the size of the last payload frame of a good reply, which is
@@ -72,6 +125,14 @@ func payloadLen(value []byte, raw bool) int {
 // what writeText keeps for the next call; nil: the value has no part of the
 // present one, which goes out before it.
 func (r *Response) partial(value []byte, raw bool, tail []byte) error {
+	mark := markOf(raw)
+	if r.split(value, raw) {
+		var err error
+		if value, mark, err = r.pieces(value, raw); err != nil {
+			return err
+		}
+		raw = true
+	}
 	n := payloadLen(value, raw)
 	if err := r.reserve(int64(n) + partialOverhead); err != nil {
 		return err
@@ -86,7 +147,7 @@ func (r *Response) partial(value []byte, raw bool, tail []byte) error {
 			r.ntail = copy(r.tail[:], tail)
 			r.mu.Unlock()
 		}
-		r.appendReply(o, opPartial, "200", value, raw)
+		r.appendReply(o, opPartial, "200", value, mark)
 		r.worker.partials.Add(1)
 		r.worker.bytes.Add(uint64(n))
 	}
@@ -102,7 +163,7 @@ func (r *Response) flushTail(o *batch.Out) {
 	r.ntail = 0
 	r.mu.Unlock()
 	if n > 0 {
-		r.appendReply(o, opPartial, "200", appendBytes(nil, tail[:n]), false)
+		r.appendReply(o, opPartial, "200", appendBytes(nil, tail[:n]), "")
 	}
 }
 
@@ -152,6 +213,18 @@ func (r *Response) reserve(n int64) error {
 // it goes out, to free this worker's place at the broker; the result is then
 // the cause.
 func (r *Response) final(value []byte, raw bool, code string) error {
+	return r.finalMarked(value, markOf(raw), code)
+}
+
+// markOf is the frame in front of a value: "" for JSON, which has none.
+func markOf(raw bool) string {
+	if raw {
+		return rawMark
+	}
+	return ""
+}
+
+func (r *Response) finalMarked(value []byte, mark, code string) error {
 	good := code == ""
 	if good {
 		code = "200"
@@ -166,11 +239,14 @@ func (r *Response) final(value []byte, raw bool, code string) error {
 	r.ended = true
 	cause := r.cause
 	r.signal()
+	if u := r.task.req.upload; u != nil {
+		u.fail(ErrEnded)
+	}
 	r.mu.Unlock()
-	held, depart := r.conn.release(r.task, good, payloadLen(value, raw))
+	held, depart := r.conn.release(r.task, good, payloadLen(value, mark != ""))
 	if held {
 		r.flushTail(o)
-		r.appendReply(o, opReply, code, value, raw)
+		r.appendReply(o, opReply, code, value, mark)
 	}
 	if depart {
 		appendWorkerCommand(o, opDisconnect, "", "")
@@ -179,10 +255,10 @@ func (r *Response) final(value []byte, raw bool, code string) error {
 	return cause
 }
 
-func (r *Response) appendReply(o *batch.Out, c op, code string, value []byte, raw bool) {
+func (r *Response) appendReply(o *batch.Out, c op, code string, value []byte, mark string) {
 	o.Pack = r.packs
-	if raw {
-		appendReplyRaw(o, c, r.task.token(), r.task.rid(), value)
+	if mark != "" {
+		appendReplyRaw(o, c, r.task.token(), r.task.rid(), mark, value)
 		return
 	}
 	appendReplyJSON(o, c, r.task.token(), r.task.rid(), code, value)
@@ -229,6 +305,9 @@ func (r *Response) stop(cause error) bool {
 		r.cancel(cause)
 	}
 	r.signal()
+	if u := r.task.req.upload; u != nil {
+		u.fail(cause)
+	}
 	return true
 }
 

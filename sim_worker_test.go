@@ -404,8 +404,8 @@ func (k *simWorker) body(j *simJob, kind byte) []byte {
 
 func hexDigit(v int32) byte { return "0123456789abcdef"[v&15] }
 
-// simPartial is what a partial counts for credit.
-const simPartial = 40
+// simPartial is what a partial counts for credit: 9 bytes of value.
+const simPartial = int64(9+len("200")+jsonOverhead) + partialOverhead
 
 func (k *simWorker) partial(j *simJob) bool {
 	if j.t.at < 0 { // its link is gone

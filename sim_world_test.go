@@ -118,7 +118,7 @@ func simScene(head uint64) simConf {
 	c.room = [...]int{64, 64, 64, 6, 2}[next(5)]
 	c.latency = [...]time.Duration{0, 0, time.Millisecond, 20 * time.Millisecond}[next(4)]
 	c.window = [...]time.Duration{20 * time.Second, 20 * time.Second, 3 * time.Second, 0}[next(4)]
-	c.credit = [...]int64{0, 100, 1000}[next(3)]
+	c.credit = [...]int64{0, 250, 2500}[next(3)]
 	c.tight = next(4) == 0
 	switch mix64(c.head) % 8 {
 	case 0:

@@ -33,7 +33,7 @@ func (s State) String() string {
 const (
 	defaultReconnectMin = 100 * time.Millisecond
 	defaultReconnectMax = 5 * time.Second
-	defaultMaxBody      = 8 << 20 // bytes of one encoded frame, libzmq's MAXMSGSIZE as well
+	defaultMaxBody      = 64 << 20 // bytes of a body, in pieces if it is larger than a frame
 	defaultDrain        = 10 * time.Second
 )
 

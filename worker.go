@@ -48,8 +48,22 @@ type WorkerConfig struct {
 	ReconnectMin, ReconnectMax time.Duration
 
 	// MaxBody is the most that one encoded partial or final may have, in bytes;
-	// more is ErrTooLarge. Default 8 MiB. Requests over it cut the connection.
+	// more is ErrTooLarge, here or, of requests, at the client. Default 64 MiB. What
+	// is larger than a frame of the broker (Limits.MaxFrame) goes in pieces; for
+	// clients that are not of this library it is ErrTooLarge.
 	MaxBody int
+	// TotalBody is how many bytes of requests that come in pieces the worker
+	// joins at a time, those that its handlers have included: more wait at their
+	// clients. Default four times MaxBody, and not less than it.
+	TotalBody int
+	// Window is how many bytes of an upload may wait for its handler to read
+	// them. Default 256 KiB, at least 4 KiB. It grows to MaxWindow while it is what
+	// the client waits for: default 16 MiB, or Window if that is more; negative is Window.
+	Window, MaxWindow int
+	// UploadTimeout is how long a client may send nothing of an upload, or of a
+	// request in pieces, while there is room for it: then the request ends with
+	// ErrProtocol. Default 60 s; negative: no limit.
+	UploadTimeout time.Duration
 
 	// DrainTimeout is how long Run waits for requests in progress after its
 	// context ended, and Close for handlers that still run. Default 10 s;
@@ -105,6 +119,7 @@ type Worker struct {
 	stopping bool // Shutdown was called
 	closed   bool
 	places   places
+	room     bodyRoom
 	overdue  overdue
 	stats    WorkerStats
 }
@@ -122,7 +137,8 @@ func NewWorker(endpoint, service string, config *WorkerConfig) (*Worker, error) 
 		return nil, fmt.Errorf("omdp: new worker: %w", err)
 	}
 	s := &w.settings
-	w.self = caps{V: 1, ID: newLifeID(), HB: max(s.heartbeat.Milliseconds(), 1), Concurrency: w.config.Concurrency, Pack: 1, Grow: 1}
+	w.self = caps{V: 1, ID: newLifeID(), HB: max(s.heartbeat.Milliseconds(), 1), Concurrency: w.config.Concurrency, Pack: 1, Grow: 1, Body: int64(s.maxBody)}
+	w.room = bodyRoom{size: int64(w.config.TotalBody), window: int64(w.config.Window), maxWindow: int64(w.config.MaxWindow)}
 	w.places = newPlaces(w.config.Concurrency)
 	w.runners.do = w.serve
 	w.overdue.born = time.Now()
@@ -157,7 +173,20 @@ func (w *Worker) configure(endpoint string) error {
 	f.Concurrency = orDefault(f.Concurrency, 1)
 	f.StuckAfter = orDefault(f.StuckAfter, defaultStuckAfter)
 	f.ChunkSize = orDefault(f.ChunkSize, min(defaultChunkSize, body))
+	f.TotalBody = orDefault(f.TotalBody, 4*body)
+	f.Window = orDefault(f.Window, defaultWindow)
+	f.MaxWindow = orDefault(f.MaxWindow, max(defaultMaxWindow, f.Window))
+	if f.MaxWindow < 0 {
+		f.MaxWindow = f.Window
+	}
+	f.UploadTimeout = orDefault(f.UploadTimeout, defaultUploadTimeout)
 	switch {
+	case f.TotalBody < body:
+		return fieldError("TotalBody", f.TotalBody, "is under MaxBody, "+strconv.Itoa(body))
+	case f.Window < minWindow || f.Window > maxWindow:
+		return fieldError("Window", f.Window, "is not from 4 KiB to 1 GiB")
+	case f.MaxWindow < f.Window || f.MaxWindow > maxWindow:
+		return fieldError("MaxWindow", f.MaxWindow, "is not from Window to 1 GiB")
 	case f.Concurrency < 1 || f.Concurrency > maxConcurrency:
 		return fmt.Errorf("Concurrency: %d is not from 1 to %d", f.Concurrency, maxConcurrency)
 	case f.ChunkSize < 1 || f.ChunkSize > body:
@@ -281,6 +310,7 @@ type WorkerStats struct {
 	Stuck       uint64 // handlers that went on for longer than StuckAfter
 	Dropped     uint64 // requests of one broker far over Concurrency, or given twice
 	Malformed   uint64 // messages from brokers that could not be read
+	Overdrawn   uint64 // requests that ended because their client sent more than it may, or did not go on
 	Connections uint64 // connections made
 }
 
@@ -298,6 +328,7 @@ func (w *Worker) Stats() WorkerStats {
 		s.Active += len(c.sess.all)
 		s.Dropped += c.sess.dropped
 		s.Malformed += c.sess.malformed
+		s.Overdrawn += c.sess.overdrawn
 	}
 	return s
 }

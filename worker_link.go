@@ -36,6 +36,7 @@ func newWorkerConn(w *Worker, endpoint string) *workerConn {
 	s := &w.settings
 	c := &workerConn{worker: w, endpoint: endpoint, settled: make(chan struct{})}
 	c.sess = newWorkerSession(s.heartbeat, s.liveness, w.config.Concurrency)
+	c.sess.maxBody, c.sess.quiet, c.sess.room = int64(s.maxBody), w.config.UploadTimeout, &w.room
 	c.session = session{
 		endpoint: endpoint,
 		options:  zsock.Options{MaxMsgSize: int64(max(s.maxBody, maxMetadata)) + frameOverhead},
@@ -128,6 +129,16 @@ func (c *workerConn) deliver(l link, in *batch.In) {
 func (c *workerConn) act(l link, a *arrivals) {
 	for _, g := range a.credit {
 		g.t.res.grant(g.n, g.window)
+	}
+	for _, p := range a.pieces {
+		p.t.req.upload.push(p.p)
+	}
+	if len(a.grants) > 0 {
+		o := l.Begin()
+		for _, g := range a.grants {
+			appendWorkerCredit(o, g.t.token(), g.t.rid(), g.n)
+		}
+		l.Flush()
 	}
 	for _, e := range a.ended {
 		e.t.res.stop(e.cause)
@@ -235,6 +246,7 @@ func (c *workerConn) release(t *task, good bool, n int) (held, depart bool) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	w.overdue.forget(t)
+	w.leaveRoom(t)
 	if next := w.places.leave(t); next != nil { // of whichever broker: its link is not touched here
 		w.runners.add([]*task{next})
 	}
@@ -287,7 +299,8 @@ func (w *Worker) count(ended []ending) {
 // handler will not run, and has its final at once. A handler that runs has to
 // return soon. mu is held.
 func (w *Worker) skip(t *task, cause error) {
-	if w.places.forget(t) {
+	if w.places.forget(t) || t.gathers {
+		t.gathers = false
 		t.res.stop(cause) // first, or serve would run the handler
 		w.runners.add([]*task{t})
 		return
@@ -310,7 +323,7 @@ func (w *Worker) serve(t *task) {
 	switch {
 	case r.stopped() != nil: // over before it began: the client is told so, and not an error as of a handler's
 		r.final(nil, false, statusBefore(r.stopped()))
-	case !isJSON(t.req.data.b):
+	case !t.req.data.raw && !isJSON(t.req.data.b):
 		// `undefined` was seen instead of JSON; the text is that of zmq-omdp 4f18192 lib/Worker.js.
 		r.final([]byte(`"ERR_MSG_PARSE"`), false, "500")
 	default:
@@ -325,8 +338,13 @@ func (w *Worker) serve(t *task) {
 
 // statusBefore is the status, as JSON, of a request whose handler never began.
 func statusBefore(cause error) string {
-	if errors.Is(cause, ErrTimeout) {
+	switch {
+	case errors.Is(cause, ErrTimeout):
 		return `"` + statusTimeout + `"`
+	case errors.Is(cause, ErrTooLarge):
+		return `"` + statusTooLarge + `"`
+	case errors.Is(cause, ErrProtocol):
+		return `"` + statusProtocol + `"`
 	}
 	return `"` + statusWorkerLost + `"`
 }

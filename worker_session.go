@@ -16,6 +16,7 @@ import (
 var (
 	errClientCanceled = causeOf(ErrCanceled, "client canceled")
 	errClientGone     = causeOf(ErrCanceled, "client gone")
+	errBreach         = causeOf(ErrProtocol, "more was sent than is allowed")
 	errStalled        = causeOf(ErrCanceled, "the broker heard nothing of it for too long")
 	errLinkLost       = causeOf(ErrBrokerLost, "the connection ended")
 	errWorkerClosed   = causeOf(ErrClosed, "the worker stops")
@@ -43,6 +44,8 @@ func cancelCause(b []byte) error {
 		return errClientGone
 	case causeStalled:
 		return errStalled
+	case causeProtocol:
+		return errBreach
 	}
 	return errClientCanceled
 }
@@ -57,6 +60,8 @@ type held struct {
 	seen     instant // when its client was last heard of
 	watched  bool    // its client beat once, and nobody else tells when it is gone: its silence means something
 	told     bool    // its context was ended
+	gathers  bool    // its data is not complete
+	in       *inflow // its data comes in pieces
 }
 
 func (h *held) token() string { return h.key[1 : 1+int(h.key[0])] }
@@ -81,6 +86,8 @@ type arrivals struct {
 	run    []*task
 	ended  []ending
 	credit []creditTo
+	grants []creditTo // credit to give
+	pieces []pieceTo
 	ready  bool  // the broker was heard for the first time on this link
 	leaves bool  // the broker said DRAIN
 	beat   bool  // appendBeats is due
@@ -94,12 +101,20 @@ type creditTo struct {
 	window int64 // from now on; 0: as before
 }
 
+// pieceTo is a piece of an upload; nil: its end.
+type pieceTo struct {
+	t *task
+	p []byte
+}
+
 // reset empties a for the next use. What it pointed to is let go.
 func (a *arrivals) reset() {
 	clear(a.run)
 	clear(a.ended)
 	clear(a.credit)
-	*a = arrivals{run: a.run[:0], ended: a.ended[:0], credit: a.credit[:0]}
+	clear(a.grants)
+	clear(a.pieces)
+	*a = arrivals{run: a.run[:0], ended: a.ended[:0], credit: a.credit[:0], grants: a.grants[:0], pieces: a.pieces[:0]}
 }
 
 // workerSession is not safe for concurrent use.
@@ -116,6 +131,7 @@ type workerSession struct {
 	said   int    // the concurrency that the broker was told last …
 	claim  int    // … and the most that it was told: how much it may think of when it gives
 	packs  bool   // the broker reads envelopes
+	frame  int64  // … and pieces, and takes frames of so many bytes; 0: no pieces
 	told   time.Duration
 	heard  instant
 	beatAt instant
@@ -125,18 +141,26 @@ type workerSession struct {
 	clock clock
 	due   instant // what tick returned last, or earlier since then
 
-	malformed, dropped uint64
+	malformed, dropped, overdrawn uint64
+
+	// Of data in pieces.
+	maxBody int64         // the most that is joined
+	quiet   time.Duration // how long a client may be silent that may send more; not positive: for ever
+	room    *bodyRoom     // of all sessions of the worker
+	roomy   []*task       // for whose data there is room since the last tick
 
 	x extra // scratch
 }
 
 func newWorkerSession(heartbeat time.Duration, liveness, concurrency int) workerSession {
-	return workerSession{heartbeat: heartbeat, liveness: liveness, concurrency: concurrency, claim: concurrency, byKey: map[string]*task{}, due: never}
+	return workerSession{heartbeat: heartbeat, liveness: liveness, concurrency: concurrency, claim: concurrency, byKey: map[string]*task{}, due: never,
+		maxBody: defaultMaxBody, room: &bodyRoom{size: 4 * defaultMaxBody, window: defaultWindow, maxWindow: defaultMaxWindow}}
 }
 
 // open starts a fresh link.
 func (s *workerSession) open() {
-	s.up, s.ready, s.over, s.life, s.told, s.packs = false, false, false, "", 0, false
+	s.up, s.ready, s.over, s.life, s.told, s.packs, s.frame = false, false, false, "", 0, false, 0
+	s.roomy = nil
 	s.said, s.claim = s.concurrency, s.concurrency // READY says it
 	s.due = never
 }
@@ -203,6 +227,10 @@ func (s *workerSession) receive(now instant, m *message, a *arrivals, take func(
 		if t := s.find(m); t != nil {
 			a.credit = append(a.credit, creditTo{t, m.credit, m.window})
 		}
+	case opPiece:
+		s.onPiece(now, m, a)
+	case opBlocked:
+		s.onClientBlocked(m, a)
 	case opCancel:
 		if t := s.find(m); t != nil && !t.told {
 			t.told = true
@@ -269,6 +297,9 @@ func (s *workerSession) onRequest(now instant, m *message, a *arrivals, take fun
 	if t.cut < s.due {
 		s.due, a.wake = t.cut, true
 	}
+	if x != nil && x.more != 0 && s.expect(now, t, x.more, a) {
+		return
+	}
 	a.run = append(a.run, t)
 }
 
@@ -297,7 +328,7 @@ func (s *workerSession) onHello(m *message, a *arrivals) {
 	case s.life != "" && s.life != c.ID:
 		s.over, a.drop = true, errBrokerChanged
 	default:
-		s.life, s.told, s.packs = c.ID, c.interval(), c.Pack > 0
+		s.life, s.told, s.packs, s.frame = c.ID, c.interval(), c.Pack > 0, min(c.Frame, maxCredit)
 	}
 }
 
@@ -321,9 +352,15 @@ func (s *workerSession) release(t *task) bool {
 // the latest. It costs little while nothing is due.
 func (s *workerSession) tick(now instant, a *arrivals) instant {
 	jumped := s.clock.turn(now, s.due, s.heartbeat)
-	if now < s.due && !jumped {
+	if now < s.due && !jumped && len(s.roomy) == 0 {
 		return s.due
 	}
+	for _, t := range s.roomy {
+		if t.at >= 0 && !t.told {
+			s.begin(t, a)
+		}
+	}
+	s.roomy = nil
 	next := never
 	if s.up && !s.over {
 		if now >= s.beatAt {
@@ -353,15 +390,20 @@ func (s *workerSession) check(now instant, t *task, a *arrivals) instant {
 	if t.watched {
 		silent = s.clock.silentSince(t.seen) + foreignLiveness
 	}
+	quiet := s.quietAt(t)
 	switch {
 	case now >= t.cut:
 		t.told = true
 		a.ended = append(a.ended, ending{t, ErrTimeout})
+	case now >= quiet:
+		s.overdrawn++
+		t.told = true
+		a.ended = append(a.ended, ending{t, errIdleUpload})
 	case now >= silent:
 		t.told = true
 		a.ended = append(a.ended, ending{t, errClientGone})
 	default:
-		return min(t.cut, silent)
+		return min(t.cut, silent, quiet)
 	}
 	return never
 }

@@ -1,0 +1,147 @@
+package omdp
+
+// What travels under credit, as the broker sees it: partials and pieces of
+// replies, which the client grants, and pieces of a request's data, which the
+// worker grants. The broker passes a grant on before anything is sent on it,
+// so who is honest is never over it here; who is loses that request alone.
+
+// inflowOfSlot is the data of a request that comes in pieces: after its
+// dispatch, as its worker grants it, so that the broker holds none of it.
+type inflowOfSlot struct {
+	due  int64 // bytes that the worker granted and that have not come
+	most int64 // the most that was ever due
+	owed int64 // credit that the client was not told of, as its pipe was full
+	over bool  // the end came
+}
+
+// giveForeign gives a request to a worker that knows neither raw data nor
+// pieces, or to another that does.
+func (d *dispatcher) giveForeign(r *request, w *peer, data, options []byte) {
+	if r.more != 0 {
+		k := w.service.ready.head
+		for k != nil && k.owner.body == 0 {
+			k = k.next
+		}
+		switch {
+		case k != nil:
+			d.dispatch(r, k.owner, data, options, r.raw)
+		case r.more == moreUpload:
+			d.refuseGiven(r, statusForeign)
+		default:
+			d.refuseGiven(r, statusTooLarge)
+		}
+		return
+	}
+	d.text = appendBytes(d.text[:0], data)
+	if int64(len(d.text)) > d.lim.frame {
+		d.refuseGiven(r, statusTooLarge)
+	} else {
+		d.dispatch(r, w, d.text, options, false)
+	}
+	if cap(d.text) > 1<<20 {
+		d.text = nil
+	}
+}
+
+func (d *dispatcher) refuseGiven(r *request, status string) {
+	d.stats.Refused++
+	d.end(r, status, "false", "")
+}
+
+// within counts a partial or piece of a worker, and reports false if it may not
+// send it now.
+func (d *dispatcher) within(sl *slot, m *message) bool {
+	r, n := sl.req, int64(len(m.data))
+	switch {
+	case m.op == opPartial:
+		n = int64(len(m.body[len(m.body)-1]))
+	case r.client.body == 0: // it joins nothing, and its worker was told so
+		return false
+	}
+	if r.window == 0 || !sl.worker.adv {
+		return true
+	}
+	c := credit{window: r.window, sent: sl.way}
+	ok := c.take(n + partialOverhead)
+	sl.way = c.sent
+	return ok
+}
+
+// breach ends a request whose worker or client broke the rules about it.
+func (d *dispatcher) breach(r *request) {
+	d.stats.Overdrawn++
+	d.end(r, statusProtocol, "", causeProtocol)
+}
+
+// onPiece passes a piece of a request's data on, or its end.
+func (d *dispatcher) onPiece(p *peer, m *message) {
+	r := d.lookup(p, m.rid)
+	if r == nil { // it may have crossed with the end
+		d.stats.Stray++
+		return
+	}
+	sl, n := r.slot, int64(0)
+	if m.data != nil {
+		n = int64(len(m.data)) + partialOverhead
+	}
+	if r.more == 0 || sl == nil || sl.inflow.over || n > sl.inflow.due {
+		d.breach(r)
+		return
+	}
+	sl.inflow.due -= n
+	w := sl.worker
+	if m.data == nil {
+		sl.inflow.over = true
+		appendToWorker(d.open(w), w.id, opPiece, sl.token[:], m.rid, "")
+	} else {
+		appendPieceToWorker(d.open(w), w.id, sl.token[:], m.rid, m.data)
+	}
+	d.close(w, origin{})
+}
+
+// onWorkerCredit: a worker takes so many bytes more of a request's data.
+func (d *dispatcher) onWorkerCredit(w *peer, m *message) {
+	sl := d.slotOf(w, m)
+	if sl == nil {
+		d.unauthentic(w, m)
+		return
+	}
+	sl.progress = d.now
+	f := &sl.inflow
+	if sl.req == nil || sl.req.more == 0 || f.over {
+		d.stats.Stray++
+		return
+	}
+	n := min(m.credit, maxCredit-f.due)
+	f.due += n
+	f.owed += n
+	if f.due > f.most {
+		w.windows += f.due - f.most
+		f.most = f.due
+	}
+	d.payInflow(sl)
+}
+
+// payInflow passes a worker's credit on. While the client's pipe is full it adds up.
+func (d *dispatcher) payInflow(sl *slot) {
+	if r := sl.req; sl.inflow.owed > 0 && r != nil && !r.client.backlog.blocked() {
+		appendCreditToClient(d.open(r.client), r.client.id, r.rid(), sl.inflow.owed)
+		d.close(r.client, origin{})
+		sl.inflow.owed = 0
+	}
+}
+
+// onClientBlocked passes on that a client waits for credit. It asks again with
+// the next credit, so this is not kept for a worker without room.
+func (d *dispatcher) onClientBlocked(p *peer, m *message) {
+	r := d.lookup(p, m.rid)
+	if r == nil {
+		d.stats.Stray++
+		return
+	}
+	if sl := r.slot; r.more != 0 && sl != nil && !sl.worker.backlog.blocked() {
+		w := sl.worker
+		appendToWorker(d.open(w), w.id, opBlocked, sl.token[:], m.rid, "")
+		d.close(w, origin{})
+	}
+}
