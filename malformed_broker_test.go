@@ -1,6 +1,7 @@
 package omdp_test
 
 import (
+	"encoding/json"
 	"fmt"
 	"maps"
 	"regexp"
@@ -8,6 +9,7 @@ import (
 	"strconv"
 	"strings"
 	"testing"
+	"unicode/utf8"
 
 	"github.com/zmq-omdp/omdp"
 )
@@ -169,6 +171,12 @@ var toBroker = []struct {
 		"rid binary": stray, "rid unknown": stray, "rid of 64 bytes": stray, "window missing": credited("1000"), "amount missing": credited("2000"), "rid missing": stray,
 		"amount zero": nothing, "amount minus zero": nothing, "amount and window swapped": credited("2000"),
 	}},
+	{form{"raw REQUEST", fields("C", "2", theService, field{"rid", kindRID, "{NEW}"}, field{"type", kindPayload, "b"}, field{"bytes", kindPayload, rawData}, field{"options", kindOptions, goodOptions})}, theClient,
+		accepted("{NEW}", asText(rawData), goodOptions), rawRequests()},
+	{form{"PIECE", fields("C", "13", theRID, field{"bytes", kindPayload, "\xff\x00"})}, theClient, overdrawn(theClient), pieces(theClient, map[string]brokerWant{
+		"rid binary": stray, "rid unknown": stray, "rid of 64 bytes": stray, "rid missing": stray, "rid and bytes swapped": stray, "bytes missing": overdrawn(theClient),
+	})},
+	{form{"BLOCKED", fields("C", "12", theRID)}, theClient, nothing, map[string]brokerWant{"rid binary": stray, "rid unknown": stray, "rid of 64 bytes": stray}},
 	{form{"CANCEL", fields("C", "10", theRID)}, theClient, canceled, map[string]brokerWant{
 		"rid binary": stray, "rid unknown": stray, "rid of 64 bytes": stray,
 	}},
@@ -184,12 +192,23 @@ var toBroker = []struct {
 	{form{"HEARTBEAT", fields("W", "4")}, theWorker, stays, nil},
 	{form{"HEARTBEAT of a request", fields("W", "4", theToken, theRID)}, theWorker, beat4, withForged(map[string]brokerWant{"cut after the command": stays})},
 	{form{"BLOCKED", fields("W", "12", theToken, theRID)}, theWorker, stays, withForged(map[string]brokerWant{})},
+	{form{"CREDIT", fields("W", "9", theToken, theRID, theAmount)}, theWorker, brokerWant{moves: "Stray 1", after: advertised}, withForged(map[string]brokerWant{})},
+	{form{"PIECE", fields("W", "13", theToken, theRID, field{"bytes", kindPayload, "\xff\x00"})}, theWorker, overdrawn(theWorker), pieces(theWorker, withForged(map[string]brokerWant{"rid and bytes swapped": forged}))},
 	{form{"DISCONNECT", fields("W", "5")}, theWorker, brokerWant{moves: "WorkerLost 1", lost: true}, nil},
 	{form{"HELLO", fields("W", "8", theCaps)}, theWorker, stays, nil},
 	{form{"DRAIN", fields("W", "11")}, theWorker, brokerWant{answers: []string{"W|11"}, after: foreign}, nil}, // it is told once
 }
 
 func credited(n string) brokerWant { return brokerWant{worker: []string{"W|9|{TOKEN}|{LIVE}|" + n}} }
+
+// overdrawn: it is a piece where none may be sent: the request alone ends.
+func overdrawn(from sender) brokerWant {
+	client, worker := []string{`C|3|{LIVE}|{"status":"PROTOCOL"}`}, []string{"W|10|{TOKEN}|{LIVE}|protocol"}
+	if from == theWorker {
+		return brokerWant{moves: "Overdrawn 1", answers: worker, client: client, ended: true, after: advertised}
+	}
+	return brokerWant{moves: "Overdrawn 1", answers: client, worker: worker, ended: true}
+}
 
 // stray: it is for a request that its sender does not have.
 var stray = brokerWant{moves: "Stray 1"}
@@ -207,6 +226,52 @@ func withForged(but map[string]brokerWant) map[string]brokerWant {
 		}
 	}
 	but["token and rid swapped"] = forged
+	return but
+}
+
+// pieces adds that the bytes of a piece may be any.
+func pieces(from sender, but map[string]brokerWant) map[string]brokerWant {
+	for _, v := range payloadVariants {
+		but["bytes "+v.name] = overdrawn(from)
+	}
+	but["bytes huge"] = overdrawn(from)
+	return but
+}
+
+const rawData = "\xff\x00"
+
+// asText is how raw data reaches a worker that does not read it.
+func asText(data string) string {
+	if !utf8.ValidString(data) {
+		return strings.ReplaceAll(fmt.Sprintf(`{"type":"Buffer","data":%v}`, []byte(data)), " ", ",")
+	}
+	var b strings.Builder
+	e := json.NewEncoder(&b)
+	e.SetEscapeHTML(false)
+	_ = e.Encode(data) // a string encodes
+	return strings.TrimSuffix(b.String(), "\n")
+}
+
+// rawRequests is what spoiled REQUESTs with raw data do: the worker gets JSON,
+// as it did not say that it reads more.
+func rawRequests() map[string]brokerWant {
+	text, malformed := asText(rawData), brokerWant{moves: "Malformed 1", answers: []string{"C|3|{NEW}|" + malformedStatus}}
+	but := map[string]brokerWant{
+		"service binary": waits("{NEW}"), "service __proto__": waits("{NEW}"), "service toString": waits("{NEW}"), "service of 255 bytes": waits("{NEW}"), "service and rid swapped": waits("{SERVICE}"), "service missing": waits("b"),
+		"rid binary": accepted("\x00\xff\xfe", text, goodOptions), "rid unknown": accepted("unknown", text, goodOptions), "rid of 64 bytes": accepted(strings.Repeat("r", 64), text, goodOptions),
+		"rid missing": accepted("b", rawData, goodOptions), "type missing": accepted("{NEW}", rawData, goodOptions), "bytes missing": accepted("{NEW}", "b", goodOptions), "bytes empty": accepted("{NEW}", `""`, goodOptions),
+		"bytes huge": accepted("{NEW}", asText(huge[kindPayload]), goodOptions), "options empty": accepted("{NEW}", text, ""), "options huge": accepted("{NEW}", text, huge[kindOptions]),
+		"options missing": malformed, "bytes and options swapped": malformed,
+	}
+	for _, v := range payloadVariants {
+		but["bytes "+v.name] = accepted("{NEW}", asText(v.value), goodOptions)
+	}
+	for _, v := range optionsVariants {
+		but["options "+v.name] = malformed
+		if v.fine {
+			but["options "+v.name] = accepted("{NEW}", text, v.value)
+		}
+	}
 	return but
 }
 

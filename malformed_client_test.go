@@ -56,6 +56,8 @@ var toClient = []struct {
 	{form{"HEARTBEAT", fields("C", "4")}, clientWant{}, map[string]clientWant{"command doubled": {}}},
 	{form{"HEARTBEAT of a request", fields("C", "4", theRID)}, clientWant{}, map[string]clientWant{"rid missing": {}, "rid binary": {}, "rid unknown": {}, "rid of 64 bytes": {}}},
 	{form{"BLOCKED", fields("C", "12", theRID)}, clientWant{says: "C|9|{LIVE}|0|2097152"}, map[string]clientWant{"rid binary": {}, "rid unknown": {}, "rid of 64 bytes": {}}},
+	{form{"CREDIT", fields("C", "9", theRID, theAmount)}, clientWant{}, map[string]clientWant{"rid binary": {}, "rid unknown": {}, "rid of 64 bytes": {}}},
+	{form{"PIECE", fields("C", "13", theRID, field{"bytes", kindPayload, rawData})}, clientWant{}, pieceEnds()},
 	{form{"HELLO", fields("C", "8", theCaps)}, clientWant{}, nil},
 	{form{"DRAIN", fields("C", "11")}, clientWant{}, nil},
 }
@@ -94,6 +96,16 @@ func ends(final bool) map[string]clientWant {
 	for _, v := range payloadVariants {
 		but["payload "+v.name] = bad(final)
 	}
+	return but
+}
+
+// pieceEnds is what spoiled PIECEs do: their bytes may be any.
+func pieceEnds() map[string]clientWant {
+	but := map[string]clientWant{"rid binary": clientIgnores, "rid unknown": clientIgnores, "rid of 64 bytes": clientIgnores, "rid and bytes swapped": clientIgnores}
+	for _, v := range payloadVariants {
+		but["bytes "+v.name] = clientWant{}
+	}
+	but["bytes huge"] = clientWant{}
 	return but
 }
 
@@ -140,7 +152,7 @@ func clientCases() (all []clientCase) {
 		add("as to a worker: "+k.form.name, clientRefuses, k.form.frames())
 	}
 	for _, k := range toBroker {
-		if k.from == theClient && (k.form.name == "HELLO" || strings.HasPrefix(k.form.name, "HEARTBEAT")) {
+		if k.from == theClient && (k.form.name == "HELLO" || k.form.name == "CREDIT" || k.form.name == "BLOCKED" || k.form.name == "PIECE" || strings.HasPrefix(k.form.name, "HEARTBEAT")) {
 			continue // the same both ways
 		}
 		add("as to a broker: "+string(k.from)+" "+k.form.name, clientRefuses, k.form.frames())

@@ -50,7 +50,7 @@ func wrongPeerCases() (all []brokerCase) {
 			add("C with a command not a client's: "+name, from, refused(from), f("C|"+rest))
 		}
 	}
-	for _, m := range []string{`REQUEST|2|{TOKEN}|{LIVE}|"x"`, "REJECT|7|{TOKEN}|{LIVE}|-1|x", "CREDIT|9|{TOKEN}|{LIVE}|5", "CANCEL|10|{TOKEN}|{LIVE}|client"} {
+	for _, m := range []string{`REQUEST|2|{TOKEN}|{LIVE}|"x"`, "REJECT|7|{TOKEN}|{LIVE}|-1|x", "CREDIT with a window|9|{TOKEN}|{LIVE}|5|6", "end of PIECEs|13|{TOKEN}|{LIVE}", "CANCEL|10|{TOKEN}|{LIVE}|client"} {
 		name, rest, _ := strings.Cut(m, "|")
 		for _, from := range []sender{theWorker, otherWorker, newWorker, leftWorker} {
 			add("W with a command not a worker's: "+name, from, refused(from, f("W|"+rest)...), f("W|"+rest))

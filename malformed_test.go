@@ -128,8 +128,8 @@ func variantsOf(p field) []variant {
 		return []variant{{"X", "X", false}, {"in lower case", strings.ToLower(p.value), false}, {"with a blank", p.value + " ", false}, {"binary", "\x01", false}, {"of MDP", "MDP" + p.value + "02", false}}
 	case kindCommand:
 		all := []variant{
-			{"0", "0", false}, {"7, PIGATO's", "7", false}, {"13", "13", false}, {"99", "99", false}, {"-1", "-1", false}, {"a fraction", p.value + ".0", false}, {"after a blank", " " + p.value, false},
-			{"with a zero in front", "0" + p.value, false}, {"a word", "REQUEST", false}, {"null", "null", false}, {"NUL", "\x00", false}, {"13 in binary", "\x0d", false}, {"255 in binary", "\xff", false},
+			{"0", "0", false}, {"7, PIGATO's", "7", false}, {"14", "14", false}, {"99", "99", false}, {"-1", "-1", false}, {"a fraction", p.value + ".0", false}, {"after a blank", " " + p.value, false},
+			{"with a zero in front", "0" + p.value, false}, {"a word", "REQUEST", false}, {"null", "null", false}, {"NUL", "\x00", false}, {"14 in binary", "\x0e", false}, {"255 in binary", "\xff", false},
 		}
 		n := 0
 		fmt.Sscan(p.value, &n)

@@ -1,6 +1,7 @@
 package omdp_test
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -30,6 +31,7 @@ type workerWant struct {
 	says     string // one message, besides the two answers
 	ran      int    // handlers for what was sent
 	canceled bool   // the request that it holds
+	cause    error  // … with this, or ErrCanceled
 	lost     bool   // the connection: it registers anew
 }
 
@@ -43,6 +45,46 @@ var (
 // takes: a handler runs and echoes data.
 func takes(token, rid, data string) workerWant {
 	return workerWant{moves: "Requests 1, Succeeded 1", ran: 1, says: "W|3|" + token + "|" + rid + `|{"status":200,"msg":` + data + "}"}
+}
+
+// rawTaken is what spoiled REQUESTs with raw data do.
+func rawTaken() map[string]workerWant {
+	as, no := takes("t-{NEW}", "{NEW}", asText(rawData)), unreadable("t-{NEW}", "{NEW}")
+	but := map[string]workerWant{
+		"token and rid swapped": takes("{NEW}", "t-{NEW}", asText(rawData)), "bytes empty": takes("t-{NEW}", "{NEW}", `""`), "bytes huge": takes("t-{NEW}", "{NEW}", asText(huge[kindPayload])),
+		"token missing": unreadable("{NEW}", "b"), "rid missing": unreadable("t-{NEW}", "b"),
+		"type missing": no, "bytes missing": no, "options missing": no, "extra missing": doubtful(no),
+		"options empty": as, "options huge": as, "extra empty": doubtful(as), "extra huge": doubtful(as), "options and extra swapped": doubtful(as), "bytes and options swapped": takes("t-{NEW}", "{NEW}", asText(goodOptions)),
+	}
+	for _, v := range variantsOf(field{kind: kindToken}) {
+		but["token "+v.name] = takes(v.value, "{NEW}", asText(rawData))
+	}
+	for _, v := range variantsOf(field{kind: kindRID}) {
+		but["rid "+v.name] = takes("t-{NEW}", v.value, asText(rawData))
+	}
+	for _, v := range payloadVariants {
+		but["bytes "+v.name] = takes("t-{NEW}", "{NEW}", asText(v.value))
+	}
+	for _, v := range optionsVariants {
+		but["options "+v.name] = as
+	}
+	for _, v := range extraVariants {
+		if but["extra "+v.name] = doubtful(as); v.fine {
+			but["extra "+v.name] = as
+		}
+	}
+	return but
+}
+
+// workerBreaches: what it was sent may not be.
+var workerBreaches = workerWant{moves: "Canceled 1, Overdrawn 1", canceled: true, cause: omdp.ErrProtocol}
+
+func anyBytes(want workerWant, but map[string]workerWant) map[string]workerWant {
+	for _, v := range payloadVariants {
+		but["bytes "+v.name] = want
+	}
+	but["bytes huge"], but["bytes missing"] = want, want
+	return but
 }
 
 // unreadable: the client is told that its data is no JSON, and no handler runs.
@@ -89,6 +131,10 @@ var toWorker = []struct {
 			}
 			return but
 		}()},
+	{form{"raw REQUEST", fields("W", "2", field{"token", kindToken, "t-{NEW}"}, field{"rid", kindRID, "{NEW}"}, field{"type", kindPayload, "b"}, field{"bytes", kindPayload, "\xff\x00"}, field{"options", kindOptions, goodOptions}, field{"extra", kindExtra, goodExtra})},
+		takes("t-{NEW}", "{NEW}", asText(rawData)), rawTaken()},
+	{form{"BLOCKED", fields("W", "12", theToken, theRID)}, workerWant{}, notHeld(map[string]workerWant{})},
+	{form{"PIECE", fields("W", "13", theToken, theRID, field{"bytes", kindPayload, rawData})}, workerBreaches, anyBytes(workerBreaches, notHeld(map[string]workerWant{"token missing": {}, "rid missing": {}, "rid and bytes swapped": {}}))},
 	{form{"HEARTBEAT", fields("W", "4")}, workerWant{}, nil},
 	{form{"HEARTBEAT of a request", fields("W", "4", theToken, theRID)}, workerWant{}, notHeld(map[string]workerWant{"cut after the command": {}})},
 	{form{"DISCONNECT", fields("W", "5")}, workerLost, nil},
@@ -144,7 +190,7 @@ func workerCases() (all []workerCase) {
 		add("as to a client: "+k.form.name, workerRefuses, k.form.frames())
 	}
 	for _, k := range toBroker {
-		if k.form.name == "HELLO" || strings.HasPrefix(k.form.name, "HEARTBEAT") || k.form.name == "DISCONNECT" || k.form.name == "DRAIN" {
+		if k.form.name == "HELLO" || strings.HasPrefix(k.form.name, "HEARTBEAT") || k.form.name == "DISCONNECT" || k.form.name == "DRAIN" || k.form.name == "BLOCKED" || k.form.name == "CREDIT" || k.form.name == "PIECE" {
 			if k.from != theClient {
 				continue // the same both ways
 			}
@@ -260,8 +306,8 @@ func (s *workerStage) play(t *testing.T, k workerCase) {
 		}
 		s.welcome(t)
 	case k.want.canceled:
-		if err := receive(t, "the end of the request's context", s.ended); !errors.Is(err, omdp.ErrCanceled) {
-			t.Errorf("the request's context ended with %v, want %v", err, omdp.ErrCanceled)
+		if err := receive(t, "the end of the request's context", s.ended); !errors.Is(err, cmp.Or(k.want.cause, omdp.ErrCanceled)) {
+			t.Errorf("the request's context ended with %v, want %v", err, cmp.Or(k.want.cause, omdp.ErrCanceled))
 		}
 		own["Failed"]++
 	}

@@ -11,6 +11,7 @@ type outflow struct {
 	upload  bool // its caller writes it; what the REQUEST carries is a header
 	closing bool // … and has written all
 	started bool // a worker took the request
+	pieces  bool // it goes in pieces on the present link, if it is no upload
 	over    bool // the last piece was sent
 	asked   bool // the worker was told that this end waits, since it last granted
 	sent    int  // bytes of data
@@ -98,11 +99,11 @@ func (t *pendingTable) hold(p *pending) { t.timing.reschedule(p) }
 // start gives what the REQUEST of p carries on l.
 func (t *pendingTable) start(p *pending, l *tableLink, o *options) (data []byte, raw bool) {
 	f := &p.flow
-	*f = outflow{upload: f.upload, closing: f.closing}
+	*f = outflow{upload: f.upload, closing: f.closing, pieces: l.frame > 0 && int64(len(p.data)) > l.frame}
 	switch size := int64(len(p.data)); {
 	case f.upload:
 		o.more = moreUpload
-	case l.frame > 0 && size > l.frame:
+	case f.pieces:
 		o.more = size
 		return nil, p.raw
 	}
@@ -117,7 +118,7 @@ func (t *pendingTable) start(p *pending, l *tableLink, o *options) (data []byte,
 // request, nil for one that is not on l or sends no pieces.
 func (t *pendingTable) onCredit(now instant, l *tableLink, m *message) *pending {
 	p := t.find(m.rid)
-	if p == nil || p.link != l || !p.flow.upload && int64(len(p.data)) <= l.frame {
+	if p == nil || p.link != l || !p.flow.upload && !p.flow.pieces {
 		return nil
 	}
 	p.heard, p.stirred = now, now
