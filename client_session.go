@@ -436,15 +436,14 @@ func (c *clientConn) tick(now instant) instant {
 		c.removed(p)
 	}
 	leave := c.known.gone()
-	var waited link
-	if w.again { // it is known now that the broker is a foreign one
-		waited = c.sendWaiting(now)
-	}
 	c.mu.Unlock()
 	if flush {
 		l.Flush()
 	}
-	c.sent(waited)
+	if w.again { // it is known now that the broker is a foreign one
+		c.mu.Lock()
+		c.resume(now)
+	}
 	if sooner {
 		c.hurry()
 	}

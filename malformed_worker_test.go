@@ -53,7 +53,7 @@ func rawTaken() map[string]workerWant {
 	but := map[string]workerWant{
 		"token and rid swapped": takes("{NEW}", "t-{NEW}", asText(rawData)), "bytes empty": takes("t-{NEW}", "{NEW}", `""`), "bytes huge": takes("t-{NEW}", "{NEW}", asText(huge[kindPayload])),
 		"token missing": unreadable("{NEW}", "b"), "rid missing": unreadable("t-{NEW}", "b"),
-		"type missing": no, "bytes missing": no, "options missing": no, "extra missing": doubtful(no),
+		"type missing": no, "bytes missing": no, "options missing": no, "extra missing": {moves: "Failed 1, Malformed 1, Requests 1", says: no.says},
 		"options empty": as, "options huge": as, "extra empty": doubtful(as), "extra huge": doubtful(as), "options and extra swapped": doubtful(as), "bytes and options swapped": takes("t-{NEW}", "{NEW}", asText(goodOptions)),
 	}
 	for _, v := range variantsOf(field{kind: kindToken}) {

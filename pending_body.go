@@ -35,10 +35,10 @@ func (f *outflow) next(n int) int {
 
 // grant is what a worker's CREDIT says. The first is its window, of which a
 // quarter may be withheld: pieces have to fit into the rest.
-func (f *outflow) grant(n int64) {
+func (f *outflow) grant(n, frame int64) {
 	if !f.started {
 		f.started = true
-		f.piece = int(min(max(n/creditShare-partialOverhead, 1), maxPiece))
+		f.piece = int(min(max(n/creditShare-partialOverhead, 1), maxPiece, frame))
 	}
 	f.allow = min(f.allow+n, maxCredit)
 	f.asked = false
@@ -122,7 +122,7 @@ func (t *pendingTable) onCredit(now instant, l *tableLink, m *message) *pending 
 		return nil
 	}
 	p.heard, p.stirred = now, now
-	p.flow.grant(m.credit)
+	p.flow.grant(m.credit, l.frame)
 	return p
 }
 

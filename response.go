@@ -68,7 +68,7 @@ func (r *Response) Write(p []byte) (int, error) {
 		var k int
 		var err error
 		if r.raw {
-			k = min(len(p)-n, r.worker.chunk)
+			k = min(len(p)-n, r.chunk())
 			err = r.partial(p[n:n+k], true, nil)
 		} else {
 			k, err = r.writeText(p[n:])
@@ -79,6 +79,22 @@ func (r *Response) Write(p []byte) (int, error) {
 		n += k
 	}
 	return len(p), nil
+}
+
+// chunk is how many raw bytes one partial may have.
+func (r *Response) chunk() int {
+	if r.frame > 0 && r.frame < int64(r.worker.chunk) {
+		return int(r.frame)
+	}
+	return r.worker.chunk
+}
+
+// textChunk is the same for JSON, whose escapes take up to 6 bytes for one.
+func (r *Response) textChunk() int {
+	if r.frame > 0 {
+		return max(min(r.worker.textChunk, int(r.frame-64)/6), 1)
+	}
+	return r.worker.textChunk
 }
 
 // WriteString is Write of the bytes of s.

@@ -75,10 +75,10 @@ func (r *Response) pieces(value []byte, raw bool) (last []byte, mark string, err
 	if raw {
 		mark = joinRawMark
 	}
-	size := maxPiece
 	r.mu.Lock()
+	size := int(min(maxPiece, r.frame))
 	if w := r.credit.window; w > 0 {
-		size = int(min(maxPiece, max(w/2-partialOverhead, 1)))
+		size = int(min(int64(size), max(w/2-partialOverhead, 1)))
 	}
 	r.mu.Unlock()
 	for ; len(value) > size; value = value[size:] {
@@ -368,7 +368,7 @@ func (r *Response) writeText(p []byte) (int, error) {
 	defer joined.put()
 	defer value.put()
 	r.mu.Lock()
-	k := min(len(p), max(r.worker.textChunk-r.ntail, 1))
+	k := min(len(p), max(r.textChunk()-r.ntail, 1))
 	chunk := p[:k]
 	if r.ntail > 0 {
 		joined.b = append(append(joined.b, r.tail[:r.ntail]...), chunk...)
