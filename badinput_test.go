@@ -293,7 +293,7 @@ func TestBadCalls(t *testing.T) {
 		{"two values", t.Context(), "echo", json.RawMessage("1 2"), nil, nil, []string{"RawMessage"}},
 		{"large string", t.Context(), "echo", strings.Repeat("x", 1999), nil, omdp.ErrTooLarge, []string{"2001", "2000"}},
 		{"large once escaped", t.Context(), "echo", strings.Repeat("\x01", 400), nil, omdp.ErrTooLarge, []string{"2402", "2000"}},
-		{"large bytes", t.Context(), "echo", make([]byte, 1025), nil, omdp.ErrTooLarge, nil},
+		{"large bytes", t.Context(), "echo", make([]byte, 2001), nil, omdp.ErrTooLarge, nil},
 		{"small window", t.Context(), "echo", "x", []omdp.CallOption{omdp.WithWindow(5)}, nil, []string{"WithWindow: 5"}},
 		{"negative window", t.Context(), "echo", "x", []omdp.CallOption{omdp.WithWindow(-1)}, nil, []string{"WithWindow: -1"}},
 		{"large window", t.Context(), "echo", "x", []omdp.CallOption{omdp.WithWindow(1<<30 + 1)}, nil, []string{"WithWindow: 1073741825"}},

@@ -262,11 +262,14 @@ const dispatchBurst = 256
 // those that are free can't take what it carries.
 func (d *dispatcher) give(r *request, data, options []byte) {
 	w := r.service.pick(r.key)
-	if w.body == 0 && (r.raw || r.more != 0) {
+	switch {
+	case w.body == 0 && (r.raw || r.more != 0):
 		d.giveForeign(r, w, data, options)
-		return
+	case w.body > 0 && max(int64(len(data)), r.more) > w.body: // it would cost the worker its connection
+		d.refuseGiven(r, statusTooLarge)
+	default:
+		d.dispatch(r, w, data, options, r.raw)
 	}
-	d.dispatch(r, w, data, options, r.raw)
 }
 
 // dispatch gives a request to a free worker.

@@ -18,12 +18,13 @@ import (
 func TestLargestBodies(t *testing.T) {
 	t.Parallel()
 	overTransports(t, func(t *testing.T, transport string) {
-		const most, overhead = 8 << 20, len(`{"status":200,"msg":}`) // the defaults, and what a reply in JSON adds
+		const most, overhead = 8 << 20, len(`{"status":200,"msg":}`) // of a frame by default, and what a reply in JSON adds
 		b := startBroker(t, newEndpoint(t, transport), nil)
-		addWorker(t, b, "size", nil, func(_ context.Context, req *omdp.Request, res *omdp.Response) error {
+		bounded := &omdp.WorkerConfig{MaxBody: most}
+		addWorker(t, b, "size", bounded, func(_ context.Context, req *omdp.Request, res *omdp.Response) error {
 			return res.End(len(req.Bytes()))
 		})
-		addWorker(t, b, "make", nil, func(_ context.Context, req *omdp.Request, res *omdp.Response) error {
+		addWorker(t, b, "make", bounded, func(_ context.Context, req *omdp.Request, res *omdp.Response) error {
 			var n int
 			if err := req.Decode(&n); err != nil {
 				return err
@@ -33,7 +34,7 @@ func TestLargestBodies(t *testing.T) {
 			}
 			return res.End(strings.Repeat("x", n))
 		})
-		c := addClient(t, b, nil)
+		c := addClient(t, b, &omdp.ClientConfig{MaxBody: most})
 		if got, want := call(t, c, "size", strings.Repeat("x", most-2)), fmt.Sprint(most-2); got != want {
 			t.Errorf("the worker got %s bytes, want %s", got, want)
 		}

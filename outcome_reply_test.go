@@ -23,7 +23,7 @@ var replyPaths = []errorPath{
 		return nil
 	}),
 	saidByHandler("final too large", func(_ context.Context, _ *omdp.Request, res *omdp.Response) error {
-		res.End(strings.Repeat("x", 8<<20))
+		res.End(strings.Repeat("x", 64<<20))
 		return nil
 	}),
 	saidByHandler("final that has no JSON", func(_ context.Context, _ *omdp.Request, res *omdp.Response) error {
@@ -84,6 +84,8 @@ var replyPaths = []errorPath{
 	saidByBroker("TOO_LARGE", "false", omdp.ErrTooLarge, omdp.NotExecuted),
 	saidByBroker("DRAINING", "false", omdp.ErrBrokerLost, omdp.NotExecuted),
 	saidByBroker("MALFORMED", "false", omdp.ErrProtocol, omdp.NotExecuted),
+	saidByBroker("PROTOCOL", "", omdp.ErrProtocol, omdp.MayHaveExecuted),
+	saidByBroker("UNSUPPORTED", "false", omdp.ErrUnsupported, omdp.NotExecuted),
 	saidByBroker("DUPLICATE", "true", omdp.ErrBrokerLost, omdp.Executed),
 	saidByBroker("SLOW_CLIENT", "", omdp.ErrSlowConsumer, omdp.MayHaveExecuted),
 	saidByBroker("SLOW_CLIENT", "false", omdp.ErrSlowConsumer, omdp.NotExecuted),

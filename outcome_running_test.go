@@ -147,9 +147,9 @@ var runningPaths = []errorPath{
 			return s.b.Stats().Stalled == 1
 		})
 	}),
-	{name: "request too large for the worker", want: omdp.ErrWorkerLost, outcome: omdp.MayHaveExecuted, fault: func(s *scene) error {
+	{name: "request too large for the worker", want: omdp.ErrTooLarge, outcome: omdp.NotExecuted, fault: func(s *scene) error {
 		s.serve("tcp", nil)
-		s.work(s.endpoint, &omdp.WorkerConfig{MaxBody: 1 << 10}, s.stay) // its socket takes at least 64 KiB
+		s.work(s.endpoint, &omdp.WorkerConfig{MaxBody: 1 << 10}, s.stay)
 		s.connect(nil)
 		s.callWith("walk", strings.Repeat("x", 256<<10))
 		return s.end()

@@ -134,6 +134,7 @@ var outcomeSources = map[string][]string{
 	"Client.enter":         {"not started", "closed", "shutting down", "overloaded at the client", "queue of the client full"},
 	"canceled":             {"context cancelled before", "context cancelled before, with a cause", "context's deadline passed before", "cancelled while queued", "cancelled while running"},
 	"call.apply":           {"window out of range", "metadata too large"},
+	"Client.endRefused":    {"TestUploadUnsupported"},
 	"clientConn.onPartial": {"reader too slow", "partial that can't be read", "partial that is an error"},
 	"Client.expire":        {"timeout while it waits for a connection", "timeout at a broker that says nothing", "TestIdleTimeout"},
 	"clientConn.tick":      {"TestClientForeignWorkerSilent"},

@@ -47,7 +47,7 @@ var unsentPaths = []errorPath{
 	ownFault("no service name", nil, "service name", func(s *scene) { s.callWith("", walkData) }),
 	ownFault("long service name", nil, "service name", func(s *scene) { s.callWith(strings.Repeat("x", 256), walkData) }),
 	ownFault("data that has no JSON", nil, "encode data", func(s *scene) { s.callWith("walk", make(chan int)) }),
-	ownFault("data too large", omdp.ErrTooLarge, "", func(s *scene) { s.callWith("walk", strings.Repeat("x", 8<<20)) }),
+	ownFault("data too large", omdp.ErrTooLarge, "", func(s *scene) { s.callWith("walk", strings.Repeat("x", 64<<20)) }),
 	ownFault("metadata too large", omdp.ErrTooLarge, "", func(s *scene) {
 		s.call(omdp.WithMetadata(map[string]string{"k": strings.Repeat("x", 64<<10)}))
 	}),

@@ -191,6 +191,9 @@ func (r *Response) Error(err error) error {
 	if r.frame > 0 { // errors are not sent in pieces
 		most = min(most, r.frame)
 	}
+	if r.joins > 0 {
+		most = min(most, r.joins)
+	}
 	if int64(len(value)+len(code)+jsonOverhead) > most {
 		value = []byte(`"the text of the error is too large"`)
 		if len(code) > maxService {

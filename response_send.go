@@ -57,8 +57,8 @@ func (r *Response) encode(b *buffer, v any) (value []byte, raw bool, err error) 
 	if n > r.worker.settings.maxBody {
 		return nil, false, fmt.Errorf("%w: %d bytes encoded, over MaxBody, %d", ErrTooLarge, n, r.worker.settings.maxBody)
 	}
-	if r.split(value, raw) && int64(n) > r.joins {
-		return nil, false, fmt.Errorf("%w: %d bytes encoded: a frame may have %d, and the client joins %d", ErrTooLarge, n, r.frame, r.joins)
+	if size := int64(len(value)); r.joins > 0 && size > r.joins || r.joins == 0 && r.split(value, raw) {
+		return nil, false, fmt.Errorf("%w: %d bytes encoded: the client takes %d, a frame of the broker %d", ErrTooLarge, size, r.joins, r.frame)
 	}
 	return value, raw, nil
 }
