@@ -373,7 +373,9 @@ func TestUploadEnds(t *testing.T) {
 		}
 	})
 	t.Run("handler fails", func(t *testing.T) {
-		d, _ := start(t, func(context.Context, *omdp.Request, *omdp.Response) error { return &omdp.Error{Code: "409", Message: "no"} }, nil)
+		d, _ := start(t, func(context.Context, *omdp.Request, *omdp.Response) error {
+			return &omdp.Error{Code: "409", Message: "no"}
+		}, nil)
 		err := fill(d)
 		if e, ok := errors.AsType[*omdp.Error](err); !ok || e.Code != "409" {
 			t.Errorf("Write = %v, want the handler's error", err)
@@ -521,7 +523,7 @@ func TestClientIgnoresCredit(t *testing.T) {
 	} {
 		p := dialRaw(t, b.Endpoint())
 		p.say(`C|8|{"v":1,"id":"raw-` + strings.ReplaceAll(name, " ", "-") + `","hb":2500,"body":1000}`)
-		p.say(`C|2|slow|r|null|{"timeout":-1,"more":-1}`)
+		p.say(`C|2|slow|r|p|null|{"timeout":-1,"more":-1}`)
 		ctx := receive(t, "the handler", s.began)
 		for m := p.next(t); m[1] != "9"; m = p.next(t) {
 		}

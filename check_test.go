@@ -144,17 +144,23 @@ func (k *checker) checkPeers() {
 
 func (k *checker) checkClient(p *peer) {
 	walk(k, "requests", p.id, &p.requests)
-	windows := int64(0)
+	windows, bodies := int64(0), 0
 	for e := p.requests.head; e != nil; e = e.next {
 		r := e.owner
 		windows += r.window
 		k.requests++
+		if r.more != 0 {
+			bodies++
+		}
 		if r.client != p || !k.live(r) {
 			k.bad("S1: client %q lists a request that is not live or not its own", p.id)
 		}
 	}
 	if p.windows != windows || p.outstanding != p.requests.n {
 		k.bad("S4: client %q: windows %d, counted %d; outstanding %d, counted %d", p.id, p.windows, windows, p.outstanding, p.requests.n)
+	}
+	if p.bodies != bodies {
+		k.bad("S4: client %q: %d bodies, counted %d", p.id, p.bodies, bodies)
 	}
 	if p.role != roleClient && p.requests.n != 0 {
 		k.bad("peer %q: requests, but no client", p.id)
@@ -206,9 +212,19 @@ func (k *checker) checkWorker(w *peer) {
 			k.bad("I10: worker %q: free for another service", w.id)
 		}
 	}
+	windows := int64(0)
+	defer func() {
+		if windows != w.windows {
+			k.bad("S4: worker %q: windows %d, counted %d", w.id, w.windows, windows)
+		}
+	}()
 	for e := w.slots.head; e != nil; e = e.next {
 		sl := e.owner
 		k.held++
+		windows += sl.inflow.most
+		if f := &sl.inflow; f.due < 0 || f.due > f.most || f.owed > f.most || sl.way < 0 || f.owed > 0 && sl.req != nil && sl.req.client.adv && !sl.req.client.backlog.blocked() {
+			k.bad("worker %q: credit %+v, %d on the way", w.id, *f, sl.way)
+		}
 		if sl.worker != w {
 			k.bad("S2: worker %q: lists a slot that is not its own", w.id)
 		}

@@ -16,36 +16,37 @@ type inflowOfSlot struct {
 
 // giveForeign gives a request to a worker that knows neither raw data nor
 // pieces, or to another that does.
-func (d *dispatcher) giveForeign(r *request, w *peer, data, options []byte) {
+func (d *dispatcher) giveForeign(r *request, w *peer, data, options []byte) bool {
 	if r.more != 0 {
-		k := w.service.ready.head
-		for k != nil && k.owner.body == 0 {
-			k = k.next
+		for k := w.service.ready.head; k != nil; k = k.next {
+			if k.owner.body > 0 && max(int64(len(data)), r.more) <= k.owner.body {
+				d.dispatch(r, k.owner, data, options, r.raw)
+				return true
+			}
 		}
-		switch {
-		case k != nil:
-			d.dispatch(r, k.owner, data, options, r.raw)
-		case r.more == moreUpload:
-			d.refuseGiven(r, statusForeign)
-		default:
-			d.refuseGiven(r, statusTooLarge)
+		if r.more == moreUpload {
+			return d.refuseGiven(r, statusForeign)
 		}
-		return
+		return d.refuseGiven(r, statusTooLarge)
 	}
 	d.text = appendBytes(d.text[:0], data)
-	if int64(len(d.text)) > d.lim.frame {
-		d.refuseGiven(r, statusTooLarge)
-	} else {
+	given := int64(len(d.text)) <= d.lim.frame
+	if given {
 		d.dispatch(r, w, d.text, options, false)
+	} else {
+		d.refuseGiven(r, statusTooLarge)
 	}
 	if cap(d.text) > 1<<20 {
 		d.text = nil
 	}
+	return given
 }
 
-func (d *dispatcher) refuseGiven(r *request, status string) {
-	d.stats.Refused++
+// refuseGiven ends a request that can't be given to a worker, and reports false.
+func (d *dispatcher) refuseGiven(r *request, status string) bool {
+	d.stats.Unfit++
 	d.end(r, status, "false", "")
+	return false
 }
 
 // within counts a partial or piece of a worker, and reports false if it may not
@@ -122,12 +123,22 @@ func (d *dispatcher) onWorkerCredit(w *peer, m *message) {
 	d.payInflow(sl)
 }
 
-// payInflow passes a worker's credit on. While the client's pipe is full it adds up.
+// payInflow passes a worker's credit on. While the client's pipe is full it adds
+// up, and while the client, which was forgotten, did not greet again.
 func (d *dispatcher) payInflow(sl *slot) {
-	if r := sl.req; sl.inflow.owed > 0 && r != nil && !r.client.backlog.blocked() {
+	if r := sl.req; sl.inflow.owed > 0 && r != nil && r.client.adv && !r.client.backlog.blocked() {
 		appendCreditToClient(d.open(r.client), r.client.id, r.rid(), sl.inflow.owed)
 		d.close(r.client, origin{})
 		sl.inflow.owed = 0
+	}
+}
+
+// payInflows does so for all that a client has in progress.
+func (d *dispatcher) payInflows(p *peer) {
+	for k := p.requests.head; k != nil && p.bodies > 0 && !p.dead; k = k.next {
+		if k.owner.slot != nil {
+			d.payInflow(k.owner.slot)
+		}
 	}
 }
 

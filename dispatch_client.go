@@ -83,6 +83,7 @@ func (d *dispatcher) onHello(l int, id []byte, p *peer, m *message) {
 		}
 	}
 	d.watch(p)
+	d.payInflows(p)
 }
 
 // rekey files what a client has under its life: a peer that was forgotten may
@@ -150,7 +151,7 @@ func (d *dispatcher) onRequest(l int, id []byte, p *peer, m *message) {
 		return
 	}
 	o, ok := parseOptions(m.options)
-	if !ok {
+	if !ok || m.pieces && o.more == 0 {
 		d.sayStatus(p, m.rid, statusMalformed, "false")
 		d.onMalformed(l, id, p, false)
 		return
@@ -161,7 +162,7 @@ func (d *dispatcher) onRequest(l int, id []byte, p *peer, m *message) {
 			d.stats.Duplicates++
 			return
 		}
-		if d.adopt(r, p, o) {
+		if d.adopt(r, p, o, m.pieces) {
 			return
 		}
 	}
@@ -189,7 +190,7 @@ func (d *dispatcher) onRequest(l int, id []byte, p *peer, m *message) {
 		p.lastService = s
 	}
 	d.stats.Accepted++
-	r := d.addRequest(p, s, m.rid, o, hash)
+	r := d.addRequest(p, s, m.rid, o, m.pieces, hash)
 	r.raw = m.raw
 	if s.queued == 0 && s.ready.front() != nil {
 		d.give(r, m.data, m.options)
@@ -238,10 +239,11 @@ func (e *ended) executed() string {
 // adopt lets a request of a client's former socket answer to its new one, on
 // which it was sent again: what is queued or in progress is not done twice. It
 // reports false if it could not: partials and pieces are lost with the former
-// socket, so that attempt is over, and the request starts anew.
-func (d *dispatcher) adopt(r *request, p *peer, o options) bool {
+// socket, and pieces do not come if the new one brought the data whole. Then that
+// attempt is over, and the request starts anew.
+func (d *dispatcher) adopt(r *request, p *peer, o options, pieces bool) bool {
 	switch {
-	case r.slot != nil && (r.slot.partial || r.more != 0):
+	case r.slot != nil && r.slot.partial, r.more != 0 && (r.slot != nil || !pieces):
 		d.stats.ClientGone++
 		d.drop(r, causeGone)
 		return false
@@ -310,7 +312,7 @@ func (d *dispatcher) setDeadline(r *request, o options) {
 	}
 }
 
-func (d *dispatcher) addRequest(p *peer, s *service, rid []byte, o options, hash uint64) *request {
+func (d *dispatcher) addRequest(p *peer, s *service, rid []byte, o options, pieces bool, hash uint64) *request {
 	var r *request
 	if n := len(d.freeRequests); n > 0 {
 		r = d.freeRequests[n-1]
@@ -328,7 +330,7 @@ func (d *dispatcher) addRequest(p *peer, s *service, rid []byte, o options, hash
 	if o.credit > 0 && p.adv { // the caller has set a bound
 		r.window, r.grows = o.credit, false
 	}
-	if r.more = 0; p.adv { // else it is some user's own option
+	if r.more = 0; pieces { // else it is some user's own option
 		r.more = o.more
 	}
 	d.requests.add(r, hash)

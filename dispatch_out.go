@@ -397,11 +397,7 @@ func (d *dispatcher) unblock(p *peer) {
 	if d.blocked.n == 0 {
 		d.retryAt = never
 	}
-	for k := p.requests.head; k != nil && p.bodies > 0 && !p.dead; k = k.next {
-		if k.owner.slot != nil {
-			d.payInflow(k.owner.slot)
-		}
-	}
+	d.payInflows(p)
 	if p.role == roleWorker && !p.dead {
 		for k := p.slots.head; k != nil; k = k.next {
 			d.payCredit(k.owner)

@@ -150,10 +150,6 @@ func (d *dispatcher) pump(s *service) {
 			d.removeRequest(r)
 			continue // its client keeps its turn
 		}
-		if s.turns.front() == q { // still waiting: to the end of the line
-			s.turns.remove(&q.turn)
-			s.turns.pushBack(&q.turn)
-		}
 		var options []byte
 		if r.hasOptions {
 			options = r.options
@@ -163,9 +159,13 @@ func (d *dispatcher) pump(s *service) {
 		}
 		block := r.block
 		r.block = nil // a request that can't be given ends here, and lets go
-		d.give(r, r.data, options)
+		given := d.give(r, r.data, options)
 		r.block = block
 		r.letGo()
+		if given && s.turns.front() == q { // still waiting: to the end of the line
+			s.turns.remove(&q.turn)
+			s.turns.pushBack(&q.turn)
+		}
 	}
 }
 

@@ -17,6 +17,7 @@ type counters struct {
 	Expired         uint64 // requests whose deadline passed
 	Canceled        uint64 // by their clients
 	Abandoned       uint64 // FailFast requests whose last worker left while they waited
+	Unfit           uint64 // requests that ended because their data is more than the worker takes, or an upload and it takes none
 	WorkerLost      uint64 // requests that ended because their worker went away
 	Stalled         uint64 // requests taken from a worker that gave no sign of them
 	ClientGone      uint64 // requests whose client went away

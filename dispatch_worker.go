@@ -259,17 +259,17 @@ func (d *dispatcher) setReady(p *peer) {
 const dispatchBurst = 256
 
 // give finds a free worker for a request, which is in no queue, or ends it if
-// those that are free can't take what it carries.
-func (d *dispatcher) give(r *request, data, options []byte) {
+// those that are free can't take what it carries: then it reports false.
+func (d *dispatcher) give(r *request, data, options []byte) bool {
 	w := r.service.pick(r.key)
 	switch {
 	case w.body == 0 && (r.raw || r.more != 0):
-		d.giveForeign(r, w, data, options)
+		return d.giveForeign(r, w, data, options)
 	case w.body > 0 && max(int64(len(data)), r.more) > w.body: // it would cost the worker its connection
-		d.refuseGiven(r, statusTooLarge)
-	default:
-		d.dispatch(r, w, data, options, r.raw)
+		return d.refuseGiven(r, statusTooLarge)
 	}
+	d.dispatch(r, w, data, options, r.raw)
+	return true
 }
 
 // dispatch gives a request to a free worker.
@@ -299,7 +299,7 @@ func (d *dispatcher) dispatch(r *request, w *peer, data, options []byte, raw boo
 			x.remaining = max(int64((r.deadline.at-d.now)/time.Millisecond), 1)
 		}
 	}
-	appendDispatch(d.open(w), w.id, sl.token[:], r.rid(), data, options, raw, x)
+	appendDispatch(d.open(w), w.id, sl.token[:], r.rid(), data, options, markOf(raw, r.more != 0), x)
 	d.close(w, origin{slot: sl, gen: sl.gen})
 	if !r.client.adv {
 		// "Broker MAY notify Client on Request dispatch to Worker": Node clients take it

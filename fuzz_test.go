@@ -88,7 +88,7 @@ func rewrite(o *batch.Out, at string, m *message) (id int) {
 	token, rid := string(m.token), string(m.rid)
 	switch {
 	case at == "broker" && m.op == opRequest && m.options != nil:
-		appendClientRequest(o, string(m.service), rid, m.data, m.options, m.raw)
+		appendClientRequest(o, string(m.service), rid, m.data, m.options, markOf(m.raw, m.pieces))
 	case at == "broker" && m.op == opPiece && m.worker:
 		appendWorkerPiece(o, token, rid, m.data)
 	case at == "broker" && m.op == opPiece && m.data != nil:
@@ -116,7 +116,7 @@ func rewrite(o *batch.Out, at string, m *message) (id int) {
 		appendPieceToWorker(o, "id", m.token, m.rid, m.data)
 		return 1
 	case at == "worker" && m.op == opRequest && m.extra == nil:
-		appendDispatch(o, "id", m.token, m.rid, m.data, m.options, false, nil)
+		appendDispatch(o, "id", m.token, m.rid, m.data, m.options, "", nil)
 		return 1
 	case at == "worker" && m.op == opCredit:
 		appendCreditToWorker(o, "id", m.token, m.rid, m.credit, m.window)
@@ -130,8 +130,8 @@ func rewrite(o *batch.Out, at string, m *message) (id int) {
 		o.FrameString(map[bool]string{false: headerClient, true: headerWorker}[m.worker])
 		o.FrameString(opDigits[m.op])
 		var mark []byte
-		if m.raw {
-			mark = []byte(rawMark)
+		if m.raw || m.pieces {
+			mark = []byte(markOf(m.raw, m.pieces))
 		}
 		for _, f := range append([][]byte{m.service, m.token, m.rid, mark, m.data, m.options, m.extra, m.caps, m.cause}, m.body...) {
 			if f != nil {

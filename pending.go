@@ -174,14 +174,14 @@ func (t *pendingTable) put(p *pending, l *tableLink, now instant, seq uint64, ou
 	if p.attempt > 1 {
 		o.attempt = p.attempt
 	}
-	data, raw := t.start(p, l, &o)
+	data, mark := t.start(p, l, &o)
 	t.scratch, _ = appendOptions(t.scratch[:0], o, p.meta) // a map of strings marshals
 	var frame []byte
 	if len(t.scratch) > 0 {
 		frame = t.scratch
 	}
 	out.Pack = l.packs
-	appendClientRequest(out, p.service, p.rid, data, frame, raw)
+	appendClientRequest(out, p.service, p.rid, data, frame, mark)
 	t.dropText()
 }
 

@@ -97,7 +97,7 @@ func (t *pendingTable) dropText() {
 func (t *pendingTable) hold(p *pending) { t.timing.reschedule(p) }
 
 // start gives what the REQUEST of p carries on l.
-func (t *pendingTable) start(p *pending, l *tableLink, o *options) (data []byte, raw bool) {
+func (t *pendingTable) start(p *pending, l *tableLink, o *options) (data []byte, mark string) {
 	f := &p.flow
 	*f = outflow{upload: f.upload, closing: f.closing, pieces: l.frame > 0 && int64(len(p.data)) > l.frame}
 	switch size := int64(len(p.data)); {
@@ -105,13 +105,13 @@ func (t *pendingTable) start(p *pending, l *tableLink, o *options) (data []byte,
 		o.more = moreUpload
 	case f.pieces:
 		o.more = size
-		return nil, p.raw
+		return nil, markOf(p.raw, true)
 	}
 	if p.raw && l.frame == 0 {
 		t.text = appendBytes(t.text[:0], p.data)
-		return t.text, false
+		return t.text, ""
 	}
-	return p.data, p.raw
+	return p.data, markOf(p.raw, f.upload)
 }
 
 // onCredit: the worker takes more of the data of a request. It returns the

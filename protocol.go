@@ -56,13 +56,33 @@ const (
 	maxRID      = 64
 )
 
-// rawMark is the frame in front of raw bytes; joinMark and joinRawMark are those
-// in front of the last part of a payload that came in pieces.
+// The frame in front of data and payloads that are not whole JSON: bytes as they
+// are; JSON, or bytes, of which a part is in pieces. Data has its pieces behind
+// it, payloads before them.
 const (
 	rawMark     = "b"
 	joinMark    = "p"
 	joinRawMark = "pb"
 )
+
+// markOf is the frame in front of a value: "" for whole JSON, which has none.
+func markOf(raw, pieces bool) string {
+	switch {
+	case raw && pieces:
+		return joinRawMark
+	case pieces:
+		return joinMark
+	case raw:
+		return rawMark
+	}
+	return ""
+}
+
+// parseMark reads the frame in front of data.
+func parseMark(f []byte, m *message) bool {
+	m.raw, m.pieces = string(f) != joinMark, string(f) != rawMark
+	return string(f) == rawMark || string(f) == joinMark || string(f) == joinRawMark
+}
 
 // partialOverhead is what a partial counts for credit besides its payload, in
 // bytes: about what its frames and its place in queues cost. Without it a
@@ -83,6 +103,7 @@ type message struct {
 	token   []byte // the client-address frame: our dispatch token, echoed by workers
 	data    []byte // of a REQUEST or PIECE; nil: the PIECE is the end
 	raw     bool   // … of a REQUEST: bytes as they are, not JSON
+	pieces  bool   // … of a REQUEST: more follows in pieces
 	options []byte
 	extra   []byte   // broker → worker REQUEST: remaining, attempt, credit, raw
 	body    [][]byte // payload of PARTIAL and REPLY: one or two frames
@@ -170,7 +191,7 @@ func parseAtBroker(f [][]byte, m *message) bool {
 
 func parseFromClient(f [][]byte, m *message) bool {
 	switch n := len(f); m.op {
-	case opRequest: // C|2|service|rid|data[|options], C|2|service|rid|b|bytes|options
+	case opRequest: // C|2|service|rid|data[|options], C|2|service|rid|mark|data|options
 		if n < 5 || n > 7 || !validService(f[2]) || !validRID(f[3]) {
 			return false
 		}
@@ -179,8 +200,8 @@ func parseFromClient(f [][]byte, m *message) bool {
 		case 6:
 			m.options = f[5]
 		case 7:
-			m.raw, m.data, m.options = true, f[5], f[6]
-			return string(f[4]) == rawMark
+			m.data, m.options = f[5], f[6]
+			return parseMark(f[4], m)
 		}
 		return true
 	case opHeartbeat: // C|4[|rid]
@@ -270,14 +291,14 @@ func parseAtWorker(f [][]byte, m *message) bool {
 		return false
 	}
 	switch n := len(f); m.op {
-	case opRequest: // W|2|cid|rid|data[|options[|extra]], W|2|cid|rid|b|bytes|options|extra
+	case opRequest: // W|2|cid|rid|data[|options[|extra]], W|2|cid|rid|mark|data|options|extra
 		if n < 5 || n > 8 || !parseTokenRID(f, m) {
 			return false
 		}
 		m.data = f[4]
 		if n == 8 {
-			m.raw, m.data, m.options, m.extra = true, f[5], f[6], f[7]
-			return string(f[4]) == rawMark
+			m.data, m.options, m.extra = f[5], f[6], f[7]
+			return parseMark(f[4], m)
 		}
 		if n > 5 {
 			m.options = f[5]

@@ -38,9 +38,9 @@ func BenchmarkCodec(b *testing.B) {
 				b.SetBytes(int64(size))
 				b.ReportAllocs()
 				for b.Loop() {
-					appendClientRequest(o, "service", rid, data, nil, false)
+					appendClientRequest(o, "service", rid, data, nil, "")
 					parse(parseAtBroker, 0)
-					appendDispatch(o, "worker-identity-123456", []byte(token), []byte(rid), data, nil, false, &x)
+					appendDispatch(o, "worker-identity-123456", []byte(token), []byte(rid), data, nil, "", &x)
 					parse(parseAtWorker, 1)
 					appendReplyJSON(o, opReply, token, rid, "200", data)
 					parse(parseAtBroker, 0)
@@ -65,7 +65,7 @@ func TestCodecAllocs(t *testing.T) {
 		round := func() {
 			o.Reset()
 			o.Pack = pack
-			appendClientRequest(&o, "service", "rid", data, nil, false)
+			appendClientRequest(&o, "service", "rid", data, nil, "")
 			in.Invalidate()
 			in.B = o.B
 			if !parseAtBroker(in.Next(), &m) {

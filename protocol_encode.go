@@ -15,16 +15,16 @@ func head(o *batch.Out, header string, c op) {
 
 // Client to broker.
 
-// appendClientRequest encodes a REQUEST. data is JSON or, with raw, bytes as
-// they are: only towards brokers that read them.
-func appendClientRequest(o *batch.Out, service, rid string, data, options []byte, raw bool) {
+// appendClientRequest encodes a REQUEST. data is whole JSON or, with a mark, what
+// that says: only towards brokers that read it.
+func appendClientRequest(o *batch.Out, service, rid string, data, options []byte, mark string) {
 	o.Pack = o.Pack && len(data)+len(options) <= packMax
 	o.Begin()
 	head(o, headerClient, opRequest)
 	o.FrameString(service)
 	o.FrameString(rid)
-	if raw {
-		o.FrameString(rawMark)
+	if mark != "" {
+		o.FrameString(mark)
 	}
 	o.Frame(data)
 	if options == nil {
@@ -219,16 +219,16 @@ func appendStatus(o *batch.Out, id string, rid []byte, status, executed string) 
 // Broker to worker; id is the routing id.
 
 // appendDispatch encodes the REQUEST for a worker. x is nil for workers that
-// did not advertise; options nil stay absent, unless x follows. raw data needs x.
-func appendDispatch(o *batch.Out, id string, token, rid, data, options []byte, raw bool, x *extra) {
+// did not advertise; options nil stay absent, unless x follows. A mark needs x.
+func appendDispatch(o *batch.Out, id string, token, rid, data, options []byte, mark string, x *extra) {
 	o.Pack = o.Pack && len(data)+len(options) <= packMax
 	o.Begin()
 	o.FrameString(id)
 	head(o, headerWorker, opRequest)
 	o.Frame(token)
 	o.Frame(rid)
-	if raw {
-		o.FrameString(rawMark)
+	if mark != "" {
+		o.FrameString(mark)
 	}
 	o.Frame(data)
 	if options != nil {

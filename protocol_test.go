@@ -39,6 +39,9 @@ func (m message) show() string {
 	if m.raw {
 		s.WriteString(" raw")
 	}
+	if m.pieces {
+		s.WriteString(" pieces")
+	}
 	if m.body != nil {
 		s.WriteString(fmt.Sprintf(" body=%s", bytes.Join(m.body, []byte("|"))))
 	}
@@ -90,6 +93,9 @@ func TestParse(t *testing.T) {
 		{"client", "C|8|{}", "C 8 caps={}"},
 		{"client", "C|11", "C 11"},
 		{"broker", "C|2|echo|r1|b|x|{}", "C 2 service=echo rid=r1 data=x options={} raw"},
+		{"broker", "C|2|echo|r1|p||{}", "C 2 service=echo rid=r1 data= options={} pieces"},
+		{"broker", "C|2|echo|r1|pb|x|{}", "C 2 service=echo rid=r1 data=x options={} raw pieces"},
+		{"worker", "W|2|tok|r1|p|1|{}|x", "W 2 rid=r1 token=tok data=1 options={} extra=x pieces"},
 		{"broker", "C|12|r1", "C 12 rid=r1"},
 		{"broker", "C|13|r1|x", "C 13 rid=r1 data=x"},
 		{"broker", "C|13|r1", "C 13 rid=r1"},
@@ -185,8 +191,8 @@ func TestAppendParse(t *testing.T) {
 			append func(o *batch.Out)
 			want   message
 		}{
-			{"broker", 0, func(o *batch.Out) { appendClientRequest(o, service, rid, data, options, false) }, message{op: opRequest, service: []byte(service), rid: []byte(rid), data: data, options: options}},
-			{"broker", 0, func(o *batch.Out) { appendClientRequest(o, service, rid, data, nil, false) }, message{op: opRequest, service: []byte(service), rid: []byte(rid), data: data, options: []byte("{}")}},
+			{"broker", 0, func(o *batch.Out) { appendClientRequest(o, service, rid, data, options, "") }, message{op: opRequest, service: []byte(service), rid: []byte(rid), data: data, options: options}},
+			{"broker", 0, func(o *batch.Out) { appendClientRequest(o, service, rid, data, nil, "") }, message{op: opRequest, service: []byte(service), rid: []byte(rid), data: data, options: []byte("{}")}},
 			{"broker", 0, func(o *batch.Out) { appendClientCommand(o, opHeartbeat, "") }, message{op: opHeartbeat}},
 			{"broker", 0, func(o *batch.Out) { appendClientCommand(o, opHeartbeat, rid) }, message{op: opHeartbeat, rid: []byte(rid)}},
 			{"broker", 0, func(o *batch.Out) { appendClientCommand(o, opCancel, rid) }, message{op: opCancel, rid: []byte(rid)}},
@@ -207,10 +213,10 @@ func TestAppendParse(t *testing.T) {
 			{"client", 1, func(o *batch.Out) { appendStatus(o, "id", []byte(rid), "LOST", "") }, message{op: opReply, rid: []byte(rid), body: [][]byte{[]byte(`{"status":"LOST"}`)}}},
 			{"client", 1, func(o *batch.Out) { appendStatus(o, "id", []byte(rid), "TIMEOUT", "false") }, message{op: opReply, rid: []byte(rid), body: [][]byte{[]byte(`{"status":"TIMEOUT","executed":false}`)}}},
 			{"client", 1, func(o *batch.Out) { appendHelloTo(o, "id", headerClient, &c) }, message{op: opHello, caps: c.append(nil)}},
-			{"worker", 1, func(o *batch.Out) { appendDispatch(o, "id", []byte(token), []byte(rid), data, options, false, nil) }, message{worker: true, op: opRequest, token: []byte(token), rid: []byte(rid), data: data, options: options}},
-			{"worker", 1, func(o *batch.Out) { appendDispatch(o, "id", []byte(token), []byte(rid), data, nil, false, nil) }, message{worker: true, op: opRequest, token: []byte(token), rid: []byte(rid), data: data}},
-			{"worker", 1, func(o *batch.Out) { appendDispatch(o, "id", []byte(token), []byte(rid), data, nil, false, &x) }, message{worker: true, op: opRequest, token: []byte(token), rid: []byte(rid), data: data, options: []byte("{}"), extra: x.append(nil)}},
-			{"broker", 0, func(o *batch.Out) { appendClientRequest(o, service, rid, data, options, true) }, message{op: opRequest, service: []byte(service), rid: []byte(rid), data: data, raw: true, options: options}},
+			{"worker", 1, func(o *batch.Out) { appendDispatch(o, "id", []byte(token), []byte(rid), data, options, "", nil) }, message{worker: true, op: opRequest, token: []byte(token), rid: []byte(rid), data: data, options: options}},
+			{"worker", 1, func(o *batch.Out) { appendDispatch(o, "id", []byte(token), []byte(rid), data, nil, "", nil) }, message{worker: true, op: opRequest, token: []byte(token), rid: []byte(rid), data: data}},
+			{"worker", 1, func(o *batch.Out) { appendDispatch(o, "id", []byte(token), []byte(rid), data, nil, "", &x) }, message{worker: true, op: opRequest, token: []byte(token), rid: []byte(rid), data: data, options: []byte("{}"), extra: x.append(nil)}},
+			{"broker", 0, func(o *batch.Out) { appendClientRequest(o, service, rid, data, options, rawMark) }, message{op: opRequest, service: []byte(service), rid: []byte(rid), data: data, raw: true, options: options}},
 			{"broker", 0, func(o *batch.Out) { appendClientPiece(o, rid, data) }, message{op: opPiece, rid: []byte(rid), data: data}},
 			{"broker", 0, func(o *batch.Out) { appendClientCommand(o, opPiece, rid) }, message{op: opPiece, rid: []byte(rid)}},
 			{"broker", 0, func(o *batch.Out) { appendClientCommand(o, opBlocked, rid) }, message{op: opBlocked, rid: []byte(rid)}},
@@ -218,7 +224,7 @@ func TestAppendParse(t *testing.T) {
 			{"broker", 0, func(o *batch.Out) { appendWorkerCredit(o, token, rid, n) }, message{worker: true, op: opCredit, token: []byte(token), rid: []byte(rid), credit: n}},
 			{"client", 1, func(o *batch.Out) { appendToClient(o, "id", opPiece, []byte(rid), body) }, message{op: opPiece, rid: []byte(rid), data: data}},
 			{"client", 1, func(o *batch.Out) { appendCreditToClient(o, "id", []byte(rid), n) }, message{op: opCredit, rid: []byte(rid), credit: n}},
-			{"worker", 1, func(o *batch.Out) { appendDispatch(o, "id", []byte(token), []byte(rid), data, options, true, &x) }, message{worker: true, op: opRequest, token: []byte(token), rid: []byte(rid), data: data, raw: true, options: options, extra: x.append(nil)}},
+			{"worker", 1, func(o *batch.Out) { appendDispatch(o, "id", []byte(token), []byte(rid), data, options, rawMark, &x) }, message{worker: true, op: opRequest, token: []byte(token), rid: []byte(rid), data: data, raw: true, options: options, extra: x.append(nil)}},
 			{"worker", 1, func(o *batch.Out) { appendPieceToWorker(o, "id", []byte(token), []byte(rid), data) }, message{worker: true, op: opPiece, token: []byte(token), rid: []byte(rid), data: data}},
 			{"worker", 1, func(o *batch.Out) { appendToWorker(o, "id", opPiece, []byte(token), []byte(rid), "") }, message{worker: true, op: opPiece, token: []byte(token), rid: []byte(rid)}},
 			{"worker", 1, func(o *batch.Out) { appendToWorker(o, "id", opBlocked, []byte(token), []byte(rid), "") }, message{worker: true, op: opBlocked, token: []byte(token), rid: []byte(rid)}},

@@ -71,10 +71,7 @@ func (r *Response) split(value []byte, raw bool) bool {
 // pieces sends all but the last part of a value as pieces, and returns that
 // part with its mark. writing is held.
 func (r *Response) pieces(value []byte, raw bool) (last []byte, mark string, err error) {
-	mark = joinMark
-	if raw {
-		mark = joinRawMark
-	}
+	mark = markOf(raw, true)
 	r.mu.Lock()
 	size := int(min(maxPiece, r.frame))
 	if w := r.credit.window; w > 0 {
@@ -125,7 +122,7 @@ func payloadLen(value []byte, raw bool) int {
 // what writeText keeps for the next call; nil: the value has no part of the
 // present one, which goes out before it.
 func (r *Response) partial(value []byte, raw bool, tail []byte) error {
-	mark := markOf(raw)
+	mark := markOf(raw, false)
 	if r.split(value, raw) {
 		var err error
 		if value, mark, err = r.pieces(value, raw); err != nil {
@@ -213,15 +210,7 @@ func (r *Response) reserve(n int64) error {
 // it goes out, to free this worker's place at the broker; the result is then
 // the cause.
 func (r *Response) final(value []byte, raw bool, code string) error {
-	return r.finalMarked(value, markOf(raw), code)
-}
-
-// markOf is the frame in front of a value: "" for JSON, which has none.
-func markOf(raw bool) string {
-	if raw {
-		return rawMark
-	}
-	return ""
+	return r.finalMarked(value, markOf(raw, false), code)
 }
 
 func (r *Response) finalMarked(value []byte, mark, code string) error {

@@ -33,7 +33,14 @@ func (w *simWorld) answered(l *simLink) bool { return l.book.toldCaps }
 // nothing is sent again that may not be.
 func (k *simBook) requested(cl *simClient, l *simLink, m *message) {
 	w := k.w
-	i := k.callOf(m.data)
+	i := k.carries(m, func() int {
+		for _, o := range cl.open {
+			if o.p.rid == string(m.rid) {
+				return int(o.call)
+			}
+		}
+		return -1
+	})
 	if i < 0 || k.calls[i].client != cl.num {
 		w.fail("%s sends data that is not its own", cl.name)
 	}

@@ -73,6 +73,7 @@ type simInst struct {
 	acceptedSeq int64
 	acceptedAt  instant // by the broker's clock
 	adv         bool    // its client had told its life then
+	more        bool    // its data comes in pieces
 	reported    bool    // its client was sent a final
 	dispatched  bool
 	gone        bool // its client was forgotten, or asks anew on another link
@@ -319,6 +320,13 @@ func (k *simBook) arrived(b *simBroker, l *simLink, ok bool, f [][]byte) {
 		k.canceled(b, l, m)
 	case opReply, opPartial:
 		k.reply(b, l, m)
+	case opPiece, opBlocked, opCredit:
+		if t := k.tokOf(b, m.token); t != nil && t.link == l {
+			t.heard = b.now()
+		}
+		if !l.book.rude && st.Overdrawn != was.Overdrawn {
+			k.w.fail("%s ended a request by what it may send", l.id)
+		}
 	case opDisconnect:
 		l.book.left = true
 	case opDrain:
@@ -346,7 +354,7 @@ func (k *simBook) takes(b *simBroker, l *simLink, m *message) {
 // request: I21 and the rules of adoption, by the counters that moved.
 func (k *simBook) request(b *simBroker, l *simLink, m *message) {
 	w, was, st := k.w, &b.before, &b.d.stats
-	ci := k.callOf(m.data)
+	ci := k.carries(m, func() int { return k.callByRID(l, m.rid) })
 	if ci < 0 || k.calls[ci].client != w.clientOf(l) || !k.calls[ci].named(m.rid) {
 		if !l.book.rude {
 			w.fail("a REQUEST that nobody made: %q", m.data)
@@ -382,7 +390,7 @@ func (k *simBook) request(b *simBroker, l *simLink, m *message) {
 				was1 = &k.insts[i]
 			}
 		}
-		if was1 == nil || was1.link == l || asked <= was1.asked || was1.partial && !was1.over {
+		if was1 == nil || was1.link == l || asked <= was1.asked || was1.restarts(m) && !was1.over {
 			w.fail("adoption of what may not be adopted: attempt %d of %s", asked, c.rid)
 		}
 		was1.link, was1.num, was1.asked = l, b.d.peers[0][l.id].num, asked
@@ -393,13 +401,13 @@ func (k *simBook) request(b *simBroker, l *simLink, m *message) {
 	case accepted:
 		if was1 != nil {
 			// A peer that was forgotten and did not greet again has no life to be known by.
-			if same := l.book.adv && was1.adv; was1.link == l || same && (asked <= was1.asked || !was1.partial) {
+			if same := l.book.adv && was1.adv; was1.link == l || same && (asked <= was1.asked || !was1.restarts(m)) {
 				if was1.link != l && k.coreHas(was1, true) || !k.mayVanish(was1) {
 					w.fail("I21: %s is live at b%d and was accepted again", c.rid, b.num)
 				}
 			}
 			// A forgotten peer's life may be remembered: then the new attempt takes the place of the old.
-			if l.book.adv && was1.adv || was1.link == l || was1.partial && asked > was1.asked && !k.coreHas(was1, true) {
+			if l.book.adv && was1.adv || was1.link == l || was1.restarts(m) && asked > was1.asked && !k.coreHas(was1, true) {
 				was1.gone = was1.gone || was1.link != l // its terminal may wait for room
 				k.close(old)
 			} else {
@@ -413,7 +421,7 @@ func (k *simBook) request(b *simBroker, l *simLink, m *message) {
 		}
 		k.waitsAnew(b, c)
 		k.insts = append(k.insts, simInst{call: int32(ci), rid: string(m.rid), b: b, link: l, num: b.d.peers[0][l.id].num, asked: asked,
-			deadline: k.deadlineAt(b, o), tok: -1, acceptedSeq: k.next(), acceptedAt: b.now(), adv: l.book.adv})
+			deadline: k.deadlineAt(b, o), tok: -1, acceptedSeq: k.next(), acceptedAt: b.now(), adv: l.book.adv, more: m.pieces})
 		i := int32(len(k.insts) - 1)
 		c.inst[b.num], c.life[b.num] = i, b.life
 		k.open = append(k.open, i)
@@ -423,7 +431,7 @@ func (k *simBook) request(b *simBroker, l *simLink, m *message) {
 			w.fail("I21: attempt %d of %s at b%d was dropped as a duplicate of nothing", asked, c.rid, b.num)
 		}
 	default:
-		if was1 != nil && was1.link != l && asked > was1.asked && was1.partial { // its former socket's is over all the same
+		if was1 != nil && was1.link != l && asked > was1.asked && was1.restarts(m) { // its former socket's is over all the same
 			k.close(old)
 		}
 		if st.Dropped == was.Dropped {

@@ -123,7 +123,7 @@ func (b *simBroker) start() {
 	b.skew = time.Second - w.now
 	seed := [32]byte{byte(b.num), byte(b.life), byte(w.conf.head)}
 	id := simLives[(b.num*29+b.life)%len(simLives)]
-	b.d = newDispatcher(w.limits(), caps{V: 1, ID: id, HB: w.conf.hb.Milliseconds(), Pack: 1}, seed, 1)
+	b.d = newDispatcher(w.limits(), caps{V: 1, ID: id, HB: w.conf.hb.Milliseconds(), Pack: 1, Frame: w.conf.frame}, seed, 1)
 	b.d.policies = map[string]DispatchPolicy{w.service(0): w.conf.policies[0]}
 	if w.conf.services > 1 {
 		b.d.policies[w.service(1)] = w.conf.policies[1]
@@ -252,7 +252,8 @@ func (b *simBroker) done(l *simLink) {
 }
 
 // countOutputs: I15: at most two outputs per input, besides dispatches (each
-// may bring a notification) and ends of requests (a terminal and a CANCEL).
+// may bring a notification), ends of requests (a terminal and a CANCEL), and
+// credit that waited for a client to greet.
 func (b *simBroker) countOutputs(l *simLink) bool {
 	d, was := b.d, &b.before
 	n := d.boxes[0].out.Len() - b.book.said
@@ -260,6 +261,9 @@ func (b *simBroker) countOutputs(l *simLink) bool {
 		return true
 	}
 	ends := b.book.requests + int(d.stats.Accepted-was.Accepted) - d.requests.n
+	if b.m.op == opHello && !b.m.worker {
+		ends += b.d.peers[0][l.id].bodies
+	}
 	return n <= 2+2*int(d.stats.Dispatched-was.Dispatched)+2*ends
 }
 

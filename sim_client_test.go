@@ -52,7 +52,7 @@ func (c *simClient) start() {
 	c.random = uint64(c.num*1000 + c.life)
 	life := fmt.Sprintf("life-of-client-%d-%05d", c.num, c.life)
 	c.table = newPendingTable(tableConfig{
-		life: life, prefix: fmt.Sprintf("r%d%05d-", c.num, c.life), beat: c.hb, liveness: c.w.conf.liveness, window: c.w.conf.credit, maxWindow: 4 * c.w.conf.credit,
+		life: life, prefix: fmt.Sprintf("r%d%05d-", c.num, c.life), beat: c.hb, liveness: c.w.conf.liveness, window: c.w.conf.credit, maxWindow: 4 * c.w.conf.credit, maxBody: 1 << 20,
 		links: c.w.conf.brokers, maxAttempts: simAttempts, budget: simBudget, random: c.draw,
 	})
 	for i := range c.all() {
@@ -137,7 +137,9 @@ func (c *simClient) sendWaiting() {
 		c.w.fail("%s prefers a connection that is gone", c.name)
 	}
 	for p := range c.table.waiting {
-		c.table.put(p, best, c.now(), uint64(k.link.seq+c.out.Len()), &c.out)
+		if c.fits(p, best) {
+			c.table.put(p, best, c.now(), uint64(k.link.seq+c.out.Len()), &c.out)
+		}
 	}
 	c.flush(k)
 }
@@ -213,7 +215,12 @@ func (c *simClient) receive(l *simLink, f [][]byte) {
 			return
 		}
 		if first {
+			c.resume()
 			k.tickAt = now
+		}
+	case opCredit:
+		if p := c.table.onCredit(now, k.known, m); p != nil {
+			c.feed(k, p)
 		}
 	case opBlocked:
 		c.onBlocked(k, m)
@@ -411,13 +418,14 @@ func (c *simClient) call(service byte, idem, failFast bool, timeout time.Duratio
 	p.options.failFast, p.options.key = failFast, w.key(len(w.book.calls))
 	i := w.book.newCall(simCall{client: c.num, rid: p.rid, service: service, idem: idem, timeout: timeout, deadline: p.deadline, script: script})
 	p.data = w.data(i)
+	_, p.flow.upload = w.uploads(i)
 	if w.tracing {
 		w.tracef("%s calls %s: idempotent %v, timeout %v, script %#x", c.name, p.rid, idem, timeout, script)
 	}
 	c.open = append(c.open, simPending{p, int32(i)})
 	c.table.add(p)
 	best := c.table.best
-	if best != nil {
+	if best != nil && c.fits(p, best) {
 		c.table.put(p, best, now, uint64(c.conns[best.index].link.seq), &c.out)
 	}
 	c.wake()

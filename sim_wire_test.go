@@ -51,7 +51,14 @@ func (k *simBook) dispatched(b *simBroker, l *simLink, m *message) {
 	copy(t.token[:], m.token)
 	b.book.slots[slot] = n
 	l.book.held++
-	ci := k.callOf(m.data)
+	ci := k.carries(m, func() int {
+		for _, j := range k.open {
+			if in := &k.insts[j]; in.b == b && in.tok < 0 && in.rid == string(m.rid) {
+				return int(in.call)
+			}
+		}
+		return -1
+	})
 	if ci < 0 {
 		l.book.lastSeq = k.next()
 		l.book.anySeq = l.book.lastSeq
@@ -99,10 +106,11 @@ func (k *simBook) dispatched(b *simBroker, l *simLink, m *message) {
 		if most := l.book.most; l.book.held > most && k.really(b, l) > most {
 			w.fail("I9: %s was given %d requests at a time, it takes %d", l.id, l.book.held, most)
 		}
-		switch w.conf.policies[int(c.service)%w.conf.services] { // what is sticky is a matter of properties alone
-		case LeastRecentlyUsed:
+		switch policy := w.conf.policies[int(c.service)%w.conf.services]; { // what is sticky is a matter of properties alone
+		case in.more && w.conf.raws > 0: // who is next may know no pieces
+		case policy == LeastRecentlyUsed:
 			k.leastUsed(b, l, c)
-		case LeastLoaded:
+		case policy == LeastLoaded:
 			k.leastLoaded(b, l, c)
 		}
 	}
@@ -433,6 +441,12 @@ func (k *simBook) status(b *simBroker, l *simLink, ci int, i int32, status strin
 		if k.refused(ci, l) {
 			return
 		}
+	}
+	rude := i >= 0 && k.insts[i].tok >= 0 && k.toks[k.insts[i].tok].link.book.rude
+	if status == statusProtocol && rude || w.conf.raws > 0 && (status == statusTooLarge || status == statusForeign) && executed == 'f' {
+		k.insts[i].terminal = true
+		k.close(i)
+		return
 	}
 	ends := status == statusTimeout || status == statusWorkerLost || status == statusSlowClient || status == statusNoWorker || b.book.shut
 	if i >= 0 && k.insts[i].over && k.insts[i].gone && !k.insts[i].terminal && ends { // written before its client was forgotten

@@ -17,6 +17,7 @@ type simWorker struct {
 	hb      time.Duration
 	conns   [simBrokers]simConn
 	places  places
+	room    bodyRoom
 	jobs    []simJob
 	freed   []*task // that got a place
 	out     batch.Out
@@ -50,6 +51,7 @@ type simJob struct {
 	parts  int
 	next   instant // by the worker's clock; never: it waits for a place
 	began  bool
+	read   int   // bytes of its upload
 	cause  error // its context ended
 	since  instant
 }
@@ -73,11 +75,12 @@ const (
 func (k *simWorker) beat() time.Duration { return k.hb }
 
 func (k *simWorker) start() {
-	k.jobs, k.places = k.jobs[:0], newPlaces(k.conc)
+	k.jobs, k.places, k.room = k.jobs[:0], newPlaces(k.conc), simRoom(&k.w.conf)
 	for i := range k.w.brokers[:k.w.conf.brokers] {
 		c := &k.conns[i]
 		c.k, c.b = k, &k.w.brokers[i]
 		c.sess = newWorkerSession(k.hb, k.w.conf.liveness, k.conc)
+		c.sess.room = &k.room
 		c.backoff = backoff{min: k.w.conf.hb / 10, max: k.w.conf.hb}
 		c.link, c.redial, c.tickAt = nil, k.now(), never
 		c.dummy.worker = k.w.dummy
@@ -165,7 +168,13 @@ func (k *simWorker) take(m *message, x *extra) *task {
 			k.w.fail("K1: %s takes a REQUEST under a token that it took before, or that is another's", k.name)
 		}
 		tok.run = true
-		if j.call = int32(book.callOf(m.data)); j.call >= 0 {
+		j.call = int32(book.carries(m, func() int {
+			if tok.inst < 0 {
+				return -1
+			}
+			return int(book.insts[tok.inst].call)
+		}))
+		if j.call >= 0 {
 			j.script = book.calls[j.call].script
 			if x != nil && x.attempt > 1 && j.script&scriptOnce != 0 {
 				j.script &^= scriptEnd | scriptDelay
@@ -184,6 +193,7 @@ func (k *simWorker) delay(script uint16) time.Duration {
 func (c *simConn) act() {
 	k, a := c.k, &c.got
 	k.freed = append(k.freed, k.places.come(a.run)...)
+	c.grants(a)
 	for _, g := range a.credit {
 		g.t.res.credit.grant(g.n, g.window)
 		g.t.res.asked = false
@@ -218,7 +228,8 @@ func (k *simWorker) job(t *task) *simJob {
 
 // skip ends a request that waits for a place.
 func (k *simWorker) skip(t *task, cause error) {
-	if k.places.forget(t) {
+	if k.places.forget(t) || t.gathers {
+		t.gathers = false
 		k.stop(t, cause)
 		k.job(t).next = k.now()
 	}
@@ -381,6 +392,9 @@ func (k *simWorker) begins(j *simJob) {
 	}
 	c := &k.w.book.calls[j.call]
 	c.runs++
+	if !j.t.req.data.raw && string(j.t.req.data.b) != string(k.w.data(int(j.call))) {
+		k.w.fail("the handler of %s was given %q", c.rid, j.t.req.data.b)
+	}
 	switch {
 	case c.runs > 1 && !c.idem:
 		k.w.fail("%s is not idempotent and runs twice", c.rid)
@@ -433,6 +447,7 @@ func (k *simWorker) partial(j *simJob) bool {
 
 // final: K4: exactly one for each handler; K2: on its own link or none.
 func (k *simWorker) final(j *simJob, failed bool) bool {
+	k.leaves(j.t)
 	if next := k.places.leave(j.t); next != nil {
 		k.freed = append(k.freed, next)
 	}
@@ -516,7 +531,11 @@ func (c *simConn) tell() {
 }
 
 func (k *simWorker) caps() *caps {
-	return &caps{V: 1, ID: "life-of-worker--------", HB: k.hb.Milliseconds(), Concurrency: k.conc, Pack: 1, Grow: 1}
+	c := &caps{V: 1, ID: "life-of-worker--------", HB: k.hb.Milliseconds(), Concurrency: k.conc, Pack: 1, Grow: 1}
+	if k.w.conf.frame > 0 {
+		c.Body = 1 << 20
+	}
+	return c
 }
 
 // registered tells whether all its brokers have it.

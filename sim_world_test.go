@@ -89,6 +89,7 @@ type simConf struct {
 	credit   int64
 	tight    bool
 	policies [2]DispatchPolicy // of the services
+	frame    int64             // of the brokers, in bytes; 0: they know no pieces
 }
 
 const (
@@ -120,6 +121,7 @@ func simScene(head uint64) simConf {
 	c.window = [...]time.Duration{20 * time.Second, 20 * time.Second, 3 * time.Second, 0}[next(4)]
 	c.credit = [...]int64{0, 250, 2500}[next(3)]
 	c.tight = next(4) == 0
+	c.frame = simFrame(c.head)
 	switch mix64(c.head) % 8 {
 	case 0:
 		c.policies = [2]DispatchPolicy{LeastLoaded, LeastRecentlyUsed}
@@ -216,7 +218,7 @@ func newSimWorld() *simWorld {
 func (w *simWorld) limits() limits {
 	l := simLimits
 	l.heartbeat, l.liveness = w.conf.hb, w.conf.liveness
-	l.window, l.finished = w.conf.window, 1000
+	l.window, l.finished, l.frame = w.conf.window, 1000, 1<<20
 	if w.conf.tight {
 		l.serviceQueue, l.totalQueue, l.outstanding = 3, 5, 4
 		l.outbox = 8

@@ -252,7 +252,7 @@ func TestRecordedBytes(t *testing.T) {
 		switch s := rec.Frames; {
 		case rec.From == "client" && s[1] == "2":
 			data, options := []byte(s[4]), []byte(s[5])
-			f = packed(func(o *batch.Out) { appendClientRequest(o, s[2], s[3], data, options, false) })
+			f = packed(func(o *batch.Out) { appendClientRequest(o, s[2], s[3], data, options, "") })
 		case rec.From == "client" && len(s) == 3:
 			f = packed(func(o *batch.Out) { appendClientCommand(o, opHeartbeat, s[2]) })
 		case rec.From == "client":

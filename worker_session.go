@@ -282,6 +282,10 @@ func (s *workerSession) onRequest(now instant, m *message, a *arrivals, take fun
 			s.malformed++
 		}
 	}
+	if m.pieces && (x == nil || x.more == 0) { // nobody can tell what follows
+		s.malformed++
+		return
+	}
 	t := take(m, x)
 	t.held = held{
 		key: string(key), at: len(s.all),
@@ -297,7 +301,7 @@ func (s *workerSession) onRequest(now instant, m *message, a *arrivals, take fun
 	if t.cut < s.due {
 		s.due, a.wake = t.cut, true
 	}
-	if x != nil && x.more != 0 && s.expect(now, t, x.more, a) {
+	if m.pieces && s.expect(now, t, x.more, a) {
 		return
 	}
 	a.run = append(a.run, t)
