@@ -17,14 +17,12 @@ import (
 // One long stream to a fast reader: all of it must come, and nobody may hold
 // more of it than the window allows.
 
-// longOrder asks for so many random bytes. The rest is for tests that want to
-// see it fail.
+// longOrder asks for so many random bytes.
 type longOrder struct {
-	Bytes int64
-	Seed  uint64
-
-	Window int           // of the call; 0: as the client has it
-	Late   time.Duration // the reader begins so long after the call
+	Bytes  int64
+	Seed   uint64
+	Window int           // of the call; 0: one that grows
+	Late   time.Duration // the reader begins so long after the call; for a test that wants to see it fail
 }
 
 // longEnd is what one side says of a stream.
