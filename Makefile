@@ -40,8 +40,9 @@ chaos: setup ## kill, stop and cut real processes for CHAOS=60s, then check the 
 	go run ./chaos -time $(CHAOS) -seed $(CHAOS_SEED)
 
 SOAK ?= 10m
-soak: setup ## steady load for SOAK=10m, a stuck client, overload: memory and delays (three to ten minutes more in all)
-	go run ./chaos -soak $(SOAK)
+SOAK_STREAM ?= 2048
+soak: setup ## streams of SOAK_STREAM=2048 MiB, steady load for SOAK=10m, a stuck client, overload: memory and delays (three to ten minutes more in all)
+	go run ./chaos -soak $(SOAK) -stream $(SOAK_STREAM)
 
 memory: setup ## a broker with 1,000 clients that never read and 100,000 queued requests stays under its bound (docs/limits.md)
 	@OMDP_TEST_MEMORY=full go test -count=1 -timeout 10m -v -run '^TestMemory$$' .

@@ -45,9 +45,10 @@ type plan struct {
 type result struct {
 	Case, Stack   string
 	rps, p50, p99 []float64
-	cpu           []float64 // µs a request
-	even          []float64 // the slowest caller to the mean, of streams
-	mb            float64   // of one request, of streams
+	cpu           []float64  // µs a request
+	even          []float64  // the slowest caller to the mean, of streams
+	mb            float64    // of one request, of streams
+	beside        [][]beside // by round
 	idle          *idleResult
 	failures      []error
 }
@@ -55,8 +56,8 @@ type result struct {
 // choose keeps the cases whose name contains text and the named stacks.
 func (p *plan) choose(text string, names []string) error {
 	for _, n := range names {
-		if !slices.Contains(allStacks, n) {
-			return fmt.Errorf("no stack %q: there are %s", n, strings.Join(allStacks, ", "))
+		if !slices.Contains(namedStacks, n) {
+			return fmt.Errorf("no stack %q: there are %s", n, strings.Join(namedStacks, ", "))
 		}
 	}
 	p.cases = slices.DeleteFunc(p.cases, func(c benchCase) bool { return !strings.Contains(c.Name, text) })
@@ -144,6 +145,18 @@ func (p *plan) measure(ctx context.Context, c benchCase, r *result) error {
 	r.p50 = append(r.p50, o.P50)
 	r.p99 = append(r.p99, o.P99)
 	r.cpu = append(r.cpu, o.cpu)
+	if c.Stuck {
+		r.beside = append(r.beside, o.Beside)
+		for i, b := range o.Beside {
+			p.progress("%-20s %-15s %-24s %9.1f, beside it %9.1f: %.2f", c.Name, r.Stack, besideKinds[i], b.Without, b.With, b.Ratio)
+		}
+		return nil
+	}
+	if c.Link {
+		r.mb = float64(c.Size) / 1e6
+		p.progress("%-20s %-15s %9.0f MB/s  CPU %6.1f us a MB", c.Name, r.Stack, r.mb*float64(o.Count)/o.Seconds, o.cpu/r.mb)
+		return nil
+	}
 	if c.Stream {
 		r.even = append(r.even, o.Even)
 		r.mb = float64(c.Size*c.Partials) / 1e6
@@ -168,6 +181,11 @@ func measureOnce(ctx context.Context, w work) (outcome, error) {
 	w.Endpoint = endpoint
 	c := w
 	c.Role = "client"
+	if w.Link { // it lies between the client and the others
+		if c.Endpoint, err = startRelay(ctx, &f, w); err != nil {
+			return o, err
+		}
+	}
 	var client *child
 	if w.Queue {
 		// The queue is filled while no worker is there; another service's worker tells when.
@@ -218,6 +236,19 @@ func startBroker(ctx context.Context, f *family, w work) (endpoint string, pid i
 	}
 	endpoint, err = b.expect(ctx, "ready", readyLimit)
 	return endpoint, b.cmd.Process.Pid, err
+}
+
+// startRelay puts a relay in front of the broker and gives its endpoint.
+func startRelay(ctx context.Context, f *family, w work) (endpoint string, err error) {
+	w.Role = "relay"
+	if w.Stack == "c" {
+		return "", errors.New("the relay is not written in C")
+	}
+	r, err := f.start(w)
+	if err != nil {
+		return "", err
+	}
+	return r.expect(ctx, "ready", readyLimit)
 }
 
 // startWorkers starts as many worker processes as the services need and waits for all.

@@ -36,6 +36,8 @@ type outcome struct {
 	P99     float64 `json:"p99_us"`
 	Even    float64 `json:"even"` // finals of the caller that had the fewest, to the mean; 0: not known
 
+	Beside []beside `json:"beside,omitempty"` // by besideKinds
+
 	cpu float64 // µs of all processes for each final; the harness's to fill in
 }
 

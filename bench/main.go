@@ -40,7 +40,7 @@ func run(ctx context.Context, args []string) error {
 	quick := f.Bool("quick", false, "three cases only, in under 50 s")
 	build := f.Bool("build", false, "compile the C stack and end")
 	only := f.String("case", "", "run the cases that contain this text")
-	which := f.String("stacks", strings.Join(allStacks, ","), "stacks to run")
+	which := f.String("stacks", strings.Join(namedStacks, ","), "stacks to run")
 	stream := f.Int("stream", 64, "MiB of the stream that runs alone; for 2048, -measure 20s")
 	rounds := f.Int("rounds", 0, "rounds of each case and stack (default 5, or as many as fit with -quick)")
 	budget := f.Duration("budget", 0, "no round is begun that would end later (default 14m30s, or 45s with -quick)")

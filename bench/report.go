@@ -33,10 +33,16 @@ type row struct {
 	MB   float64 `json:"mb_per_s,omitempty"`
 	Even float64 `json:"slowest_to_mean,omitempty"`
 
+	// Of a stuck reader only.
+	Beside map[string]beside `json:"beside,omitempty"` // by besideKinds
+
 	low, high float64 // of rps
 	failed    bool
 	idle      bool
 }
+
+// apart tells that a row has a table of its own and is not in the first one.
+func (w row) apart() bool { return w.idle || w.Beside != nil || w.MB > 0 && w.Even == 0 }
 
 type report struct {
 	rows    []row
@@ -62,6 +68,12 @@ func newReport(results []*result, p plan) *report {
 		if i := res.idle; i != nil {
 			w.Clients, w.MiB, w.BareMiB, w.Idling = i.clients, round(i.mib), round(i.bareMiB), round(i.cpu)
 		}
+		if len(res.beside) > 0 {
+			w.Beside = map[string]beside{}
+			for i, kind := range besideKinds {
+				w.Beside[kind] = besideMedian(res.beside, i)
+			}
+		}
 		if len(res.rps) == 0 && res.idle == nil && !w.failed {
 			continue // interrupted before its first round
 		}
@@ -77,6 +89,22 @@ func newReport(results []*result, p plan) *report {
 		}
 	}
 	return r
+}
+
+// besideMedian is the median over the rounds of one kind.
+func besideMedian(rounds [][]beside, kind int) beside {
+	of := func(get func(beside) float64) float64 {
+		var v []float64
+		for _, r := range rounds {
+			v = append(v, get(r[kind]))
+		}
+		return round(median(v))
+	}
+	return beside{
+		Without: of(func(b beside) float64 { return b.Without }),
+		With:    of(func(b beside) float64 { return b.With }),
+		Ratio:   of(func(b beside) float64 { return b.Ratio }),
+	}
 }
 
 // round keeps two digits behind the point, which is more than is known.
@@ -112,10 +140,11 @@ func (r *report) markdown() string {
 	if r.load > 0.5 {
 		fmt.Fprintf(&b, "The machine was busy with something else (load average %.1f at the start): the figures are worth little.\n\n", r.load)
 	}
-	if slices.ContainsFunc(r.rows, func(w row) bool { return !w.idle }) {
+	if slices.ContainsFunc(r.rows, func(w row) bool { return !w.apart() }) {
 		r.table(&b)
 	}
 	r.streamTable(&b)
+	r.besideTable(&b)
 	r.idleTable(&b)
 	r.targets(&b)
 	b.WriteString("\n" + notes)
@@ -126,7 +155,7 @@ func (r *report) table(b *strings.Builder) {
 	b.WriteString("| case | stack | requests/s | min–max | p50 µs | p99 µs | of c | p50 to c | CPU µs |\n|---|---|---:|---:|---:|---:|---:|---:|---:|\n")
 	for _, w := range r.rows {
 		switch {
-		case w.idle:
+		case w.apart():
 		case w.failed:
 			fmt.Fprintf(b, "| %s | %s | failed | | | | | | |\n", w.Case, w.Stack)
 		default:
@@ -146,6 +175,22 @@ func (r *report) streamTable(b *strings.Builder) {
 		if w.MB > 0 {
 			fmt.Fprintf(b, "%s| %s | %s | %s | %s |\n", head, w.Case, w.Stack, thousands(w.MB), decimals(w.Even, "%.2f"))
 			head = ""
+		}
+	}
+}
+
+func (r *report) besideTable(b *strings.Builder) {
+	head := "\n| case | stack | what goes on | without a stuck reader | beside it | ratio |\n|---|---|---|---:|---:|---:|\n"
+	for _, w := range r.rows {
+		for _, kind := range besideKinds {
+			if v, ok := w.Beside[kind]; ok {
+				unit := "MB/s"
+				if strings.HasPrefix(kind, "calls") {
+					unit = "calls/s"
+				}
+				fmt.Fprintf(b, "%s| %s | %s | %s, %s | %s | %s | %.2f |\n", head, w.Case, w.Stack, kind, unit, thousands(v.Without), thousands(v.With), v.Ratio)
+				head = ""
+			}
 		}
 	}
 }
@@ -176,6 +221,7 @@ func (r *report) targets(b *strings.Builder) {
 		{"callers-16/64KiB", "c", "≥ 0.8", rps},
 		{"callers-16/64KiB", "nats", "≥ 1.0", rps},
 		{"stream-64MiB/1", "c", "≥ 0.8", rps},
+		{delayedLink().Name, "tcp", "≥ 0.8", rps},
 	} {
 		ours, theirs := r.find(t.name, "omdp"), r.find(t.name, t.against)
 		if ours == nil || theirs == nil || t.of(ours) == 0 || t.of(theirs) == 0 {
@@ -183,6 +229,14 @@ func (r *report) targets(b *strings.Builder) {
 		}
 		fmt.Fprintf(b, "%s| %s, omdp to %s | %s | %.2f |\n", head, t.name, t.against, t.wanted, t.of(ours)/t.of(theirs))
 		head = ""
+	}
+	for _, w := range r.rows {
+		for _, kind := range besideKinds {
+			if v, ok := w.Beside[kind]; ok {
+				fmt.Fprintf(b, "%s| %s, %s, with it to without | ≥ 0.9 | %.2f |\n", head, w.Case, kind, v.Ratio)
+				head = ""
+			}
+		}
 	}
 }
 
@@ -196,6 +250,10 @@ const notes = `Notes
 - partials: 8 requests at a time, each answered by 1,000 partials and a final; requests/s counts the requests.
 - stream: partials of 64 KiB, so many MiB in each answer, so many requests at a time; requests/s counts whole streams. c bounds nothing: it holds in memory what is ahead of the reader,
   and serves one request after another. The slowest caller to the mean is of finals, so a few a second say little of it.
+- beside-stuck: two streams after another of 4 MiB to each of two clients, and two callers, all of one worker; every other slice of the time a stream more, to the first client, that
+  nobody reads. The ratio is of a slice with it to the ones before and after it.
+- delayed: one stream, worker to client, through a relay between client and broker: 25 ms in each direction, 200 MB/s. tcp is what plain TCP makes of the same relay. The second in which
+  the window grows is not counted.
 - c and zmq4 speak the protocol's native frames, one message in six. omdp's own peers agreed to put small messages into one frame; without that (towards Node peers, or bodies over 4 KiB)
   its pipeline was measured at 0.55 of c.
 - services: a worker and a connection for each service (NATS: one connection for up to 128), asked in turn. queue: so many requests stand in the broker's queue all the time.

@@ -58,6 +58,13 @@ func TestReport(t *testing.T) {
 		{Case: "pipeline-1000/16B", Stack: "c", rps: []float64{200000, 200000, 200000}, p50: []float64{5000, 5000, 5000}, p99: []float64{8000, 8000, 8000}},
 		{Case: "queue-1000", Stack: "c", rps: []float64{1000}, p50: []float64{5}, p99: []float64{6}},
 		{Case: "idle", Stack: "omdp", idle: &idleResult{clients: 1000, mib: 30, bareMiB: 10, cpu: 0.5}},
+		{Case: "delayed-50ms/1", Stack: "omdp", rps: []float64{1000, 3000, 2000}, mb: 0.05},
+		{Case: "delayed-50ms/1", Stack: "tcp", rps: []float64{4000}, mb: 0.05},
+		{Case: "beside-stuck", Stack: "omdp", rps: []float64{9}, beside: [][]beside{
+			{{100, 50, 0.5}, {100, 90, 0.9}, {7000, 7000, 1}},
+			{{120, 60, 0.6}, {110, 99, 0.9}, {7000, 7000, 1}},
+			{{110, 99, 0.9}, {120, 108, 0.9}, {7000, 7000, 1}},
+		}},
 		{Case: "callers-1/16B", Stack: "nats"}, // interrupted before it had a round
 	}, p)
 	dir := t.TempDir()
@@ -72,8 +79,8 @@ func TestReport(t *testing.T) {
 	if err := json.Unmarshal(b, &rows); err != nil {
 		t.Fatal(err)
 	}
-	if len(rows) != 4 {
-		t.Fatalf("got %d rows, want 4", len(rows))
+	if len(rows) != 7 {
+		t.Fatalf("got %d rows, want 7", len(rows))
 	}
 	for i, row := range rows {
 		for _, key := range []string{"case", "stack", "rps", "p50_us", "p99_us", "ratio_to_c"} {
@@ -96,11 +103,37 @@ func TestReport(t *testing.T) {
 		"| pipeline-1000/16B | omdp | 130,000 | 120,000–150,000 | 7000.0 | 9000.0 | 0.650 | 1.40 | 14.5 |",
 		"| idle | omdp | 1000 | 30.0 | 10.0 | 20.5 | 0.50 |",
 		"| pipeline-1000/16B, omdp to c | ≥ 0.55 | 0.65 |",
+		"| delayed-50ms/1 | omdp | 100 |  |",
+		"| delayed-50ms/1, omdp to tcp | ≥ 0.8 | 0.50 |",
+		"| beside-stuck | omdp | streams, same client, MB/s | 110 | 60 | 0.60 |",
+		"| beside-stuck | omdp | calls, another client, calls/s | 7,000 | 7,000 | 1.00 |",
+		"| beside-stuck, streams, same client, with it to without | ≥ 0.9 | 0.60 |",
 		"Medians of 3 rounds", "cores", "go1.", "libzmq",
 	} {
 		if !strings.Contains(string(md), want) {
 			t.Errorf("the table lacks %q:\n%s", want, md)
 		}
+	}
+	for _, not := range []string{"| delayed-50ms/1 | omdp | 2,000", "| beside-stuck | omdp | 9"} { // no requests
+		if strings.Contains(string(md), not) {
+			t.Errorf("the table has %q:\n%s", not, md)
+		}
+	}
+}
+
+// Each slice with a stuck reader is held against those around it, and one bad
+// slice among several does not count.
+func TestBesideIsAgainstTheNeighbours(t *testing.T) {
+	var slices [][3]float64
+	for _, v := range []float64{100, 90, 100, 180, 300, 100, 100, 1, 100} { // the machine's own way
+		slices = append(slices, [3]float64{1, v, 1})
+	}
+	got := besideOf(slices, 1)
+	if want := (beside{Without: 100, With: 95, Ratio: 0.7}); got.Without != want.Without || got.With != want.With || got.Ratio < 0.69 || got.Ratio > 0.71 {
+		t.Errorf("got %+v, want %+v", got, want)
+	}
+	if got := besideOf(make([][3]float64, 9), 0); got.Ratio != 0 {
+		t.Errorf("of nothing: got %+v, want 0", got)
 	}
 }
 

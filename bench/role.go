@@ -8,6 +8,7 @@ import (
 	"path/filepath"
 	"runtime/pprof"
 	"sync"
+	"time"
 )
 
 // workEnv names the variable that carries a child's orders: a process that
@@ -67,6 +68,12 @@ func playRole(orders string) error {
 			return err
 		}
 		fmt.Println("ready", endpoint)
+	case "relay":
+		r, err := newRelay(w.Endpoint, time.Duration(w.LateUS)*time.Microsecond, w.Rate)
+		if err != nil {
+			return err
+		}
+		fmt.Println("ready", r.endpoint())
 	case "worker":
 		if err := s.worker(w); err != nil {
 			return err
@@ -87,6 +94,12 @@ func playRole(orders string) error {
 	select {}
 }
 
+// A flower is a client that can read one stream without an end.
+type flower interface {
+	// flow tells l of each chunk until l is over.
+	flow(l *load) error
+}
+
 // measure plays the client and prints the result as one line of JSON.
 func measure(s stack, w work) error {
 	c, err := s.dial(w)
@@ -94,15 +107,28 @@ func measure(s stack, w work) error {
 		return err
 	}
 	l := newLoad(w)
-	if w.Pipeline {
+	var o outcome
+	switch {
+	case w.Stuck:
+		o, err = measureBeside(w)
+	case w.Link:
+		f, ok := c.(flower)
+		if !ok {
+			return fmt.Errorf("%s has no stream without an end", w.Stack)
+		}
+		err = f.flow(l)
+		o = l.result()
+	case w.Pipeline:
 		err = c.pipeline(l)
-	} else {
+		o = l.result()
+	default:
 		err = l.callers(c)
+		o = l.result()
 	}
 	if err != nil {
 		return err
 	}
-	line, err := json.Marshal(l.result())
+	line, err := json.Marshal(o)
 	if err != nil {
 		return err
 	}

@@ -51,6 +51,9 @@ func (omdpStack) worker(w work) error {
 			return res.End(req.Message())
 		}
 	}
+	if w.Stuck {
+		answer = answerBeside(w)
+	}
 	ctx, cancel := context.WithTimeout(context.Background(), omdpReady)
 	defer cancel()
 	var all []*omdp.Worker
@@ -80,7 +83,7 @@ type omdpClient struct {
 }
 
 func (omdpStack) dial(w work) (client, error) {
-	c, err := omdp.NewClient(w.Endpoint, &omdp.ClientConfig{MaxOutstanding: -1})
+	c, err := omdp.NewClient(w.Endpoint, &omdp.ClientConfig{MaxOutstanding: -1, MaxWindow: w.MaxWindow})
 	if err != nil {
 		return nil, err
 	}

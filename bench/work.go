@@ -2,7 +2,9 @@ package main
 
 import (
 	"fmt"
+	"slices"
 	"strconv"
+	"time"
 )
 
 // A benchCase is one line of work that is the same for every stack.
@@ -17,11 +19,16 @@ type benchCase struct {
 	Queue    bool // the queue sweep: the worker comes only when the queue is full
 	Idle     bool
 	Stream   bool // the partials are what counts: MB/s, and how evenly callers are served
+	Link     bool // one stream without an end, through a relay that delays: its MB/s
+	Stuck    bool // streams and calls beside a stream that nobody reads, and without it
 	Stacks   []string
 }
 
 // The stacks, in the order of the tables.
 var allStacks = []string{"omdp", "c", "zmq4", "nats", "nats-pipelined"}
+
+// namedStacks are all that can be asked for.
+var namedStacks = append(slices.Clone(allStacks), "tcp")
 
 // What the sweeps and the idle case run on: what can be compared there.
 // NATS keeps no queue of requests, and zmq4's broker holds what c's does.
@@ -30,6 +37,8 @@ var (
 	queueStacks   = []string{"omdp", "c", "zmq4"}
 	idleStacks    = []string{"omdp", "c", "nats"}
 	streamStacks  = []string{"omdp", "c"}
+	linkStacks    = []string{"omdp", "tcp"}
+	stuckStacks   = []string{"omdp"}
 )
 
 // workerConcurrency is the number of requests that a worker takes at a time,
@@ -50,6 +59,28 @@ func streams(n, mib int) benchCase {
 // chunk is the size of a stream's partials, in bytes: omdp's default.
 const chunk = 64 << 10
 
+// What the delayed link is: so late in each direction, so many bytes a second.
+// It carries less than the machine can do on all stacks, so that what is
+// measured is the way and not the processors.
+const (
+	linkLate = 25 * time.Millisecond
+	linkRate = 200_000_000
+)
+
+// linkWarm is the time in which a window grows to what the link needs: it
+// doubles about once in a round trip, and six times from the default.
+const linkWarm = time.Second
+
+func delayedLink() benchCase {
+	return benchCase{Name: "delayed-50ms/1", InFlight: 1, Size: chunk, Partials: 1 << 40, Services: 1, Link: true, Stacks: linkStacks}
+}
+
+// besideStuck are n streams of each of two clients, and n callers of the
+// second, beside one stream that nobody reads.
+func besideStuck(n int) benchCase {
+	return benchCase{Name: "beside-stuck", InFlight: n, Size: chunk, Partials: 4 << 20 / chunk, Services: 1, Stuck: true, Stacks: stuckStacks}
+}
+
 func callers(n int, size int, name string) benchCase {
 	return benchCase{Name: fmt.Sprintf("callers-%d/%s", n, name), InFlight: n, Size: size, Services: 1, Stacks: allStacks}
 }
@@ -67,6 +98,8 @@ func cases(mib int) []benchCase {
 		{Name: "partials-1000/16B", InFlight: 8, Size: 16, Partials: 1000, Services: 1, Stacks: allStacks},
 		streams(1, mib),
 		streams(16, 4),
+		besideStuck(2),
+		delayedLink(),
 	}
 	for _, n := range []int{1, 32, 1024} {
 		list = append(list, benchCase{Name: "services-" + strconv.Itoa(n), Pipeline: true, InFlight: 1000, Size: 16, Services: n, Stacks: serviceStacks})
@@ -101,15 +134,24 @@ type work struct {
 	Clients               int // idle: connections of this process
 	WarmMS, MeasureMS     int
 	Profile               string // folder for a CPU profile; empty: none
+	Link, Stuck           bool
+	LateUS, Rate          int // relay: the delay in each direction, bytes a second
+	MaxWindow             int // client: as in its config; for tests
 }
 
 // workOf is the part of a process's orders that the case decides.
 func workOf(c benchCase, stack string, t timing) work {
-	return work{
+	w := work{
 		Stack: stack, Pipeline: c.Pipeline, Queue: c.Queue, InFlight: c.InFlight, Size: c.Size, Partials: c.Partials,
 		Standing: c.Standing, Services: c.Services, Concurrency: workerConcurrency,
 		WarmMS: int(t.warm.Milliseconds()), MeasureMS: int(t.measure.Milliseconds()), Profile: t.profile,
+		Link: c.Link, Stuck: c.Stuck,
 	}
+	if c.Link {
+		w.LateUS, w.Rate = int(linkLate.Microseconds()), linkRate
+		w.WarmMS = max(w.WarmMS, int(linkWarm.Milliseconds()))
+	}
+	return w
 }
 
 // cArgs are the same orders as the C program reads them.

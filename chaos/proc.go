@@ -129,9 +129,14 @@ func (c *child) expect(ctx context.Context, word string, limit time.Duration) (s
 
 // ask tells it a word and reads its answer, one line of JSON, into v.
 func (c *child) ask(ctx context.Context, line string, v any) error {
+	return c.askWithin(ctx, line, v, 20*time.Second)
+}
+
+// askWithin is ask for what may take long.
+func (c *child) askWithin(ctx context.Context, line string, v any, limit time.Duration) error {
 	c.tell(line)
 	word, _, _ := strings.Cut(line, " ")
-	text, err := c.expect(ctx, word+":", 20*time.Second)
+	text, err := c.expect(ctx, word+":", limit)
 	if err != nil {
 		return err
 	}

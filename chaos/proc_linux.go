@@ -48,6 +48,21 @@ func descriptors(pid int) (int, error) {
 	return len(all), err
 }
 
+// peak is the most bytes of memory that a process has had so far.
+func peak(pid int) (int64, error) {
+	b, err := os.ReadFile(fmt.Sprintf("/proc/%d/status", pid))
+	if err != nil {
+		return 0, err
+	}
+	for line := range strings.Lines(string(b)) {
+		if rest, ok := strings.CutPrefix(line, "VmHWM:"); ok {
+			kib, err := strconv.ParseInt(strings.TrimSpace(strings.TrimSuffix(strings.TrimSpace(rest), "kB")), 10, 64)
+			return kib << 10, err
+		}
+	}
+	return 0, fmt.Errorf("no VmHWM of process %d", pid)
+}
+
 // ephemeral is the lowest port that the system gives to outgoing connections:
 // a port below it is not taken while a broker is away.
 func ephemeral() int {

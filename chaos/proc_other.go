@@ -17,6 +17,7 @@ func (c *child) stop() error { return errLinux }
 func (c *child) cont()       {}
 
 func resident(int) (int64, error)  { return 0, errLinux }
+func peak(int) (int64, error)      { return 0, errLinux }
 func descriptors(int) (int, error) { return 0, errLinux }
 func ephemeral() int               { return 32768 }
 

@@ -157,27 +157,35 @@ func (v *verdict) note(ok bool, format string, args ...any) {
 	}
 }
 
-// soak runs its three phases: the steady load, for so long, then one stuck
-// client, then overload; about three minutes more in all.
-func soak(ctx context.Context, length time.Duration) error {
+// soak runs its phases: the long streams, of so many MiB, the steady load, for
+// so long, then one stuck client, then overload; about three minutes more in
+// all. Without a length there are the long streams alone.
+func soak(ctx context.Context, length time.Duration, stream int) error {
 	s := newSpawner()
 	defer s.close()
 	s.env = thrifty
 	v := &verdict{}
 	began := time.Now()
-	steadyText, err := steady(ctx, s, v, length)
+	text, err := longStreams(ctx, s, v, stream)
 	if err != nil {
 		return err
 	}
-	overText, err := overload(ctx, s, v)
-	if err != nil {
-		return err
+	if length > 0 {
+		steadyText, err := steady(ctx, s, v, length)
+		if err != nil {
+			return err
+		}
+		overText, err := overload(ctx, s, v)
+		if err != nil {
+			return err
+		}
+		text += "; " + steadyText + "; " + overText
 	}
 	verdict := "all as promised"
 	if len(v.failed) > 0 {
 		verdict = fmt.Sprintf("%d NOT AS PROMISED: %s", len(v.failed), strings.Join(v.failed, "; "))
 	}
-	fmt.Printf("soak: %v (%v in all): %s; %s; %s\n", length, time.Since(began).Round(time.Second), steadyText, overText, verdict)
+	fmt.Printf("soak: %v of steady load (%v in all): %s; %s\n", length, time.Since(began).Round(time.Second), text, verdict)
 	if len(v.failed) > 0 {
 		return errViolations
 	}

@@ -22,6 +22,7 @@ const (
 	soakSlow   = "slow"   // … reads them slowly
 	soakStuck  = "stuck"  // … opens them and reads nothing
 	soakVanish = "vanish" // a client that does both, until it is killed
+	soakLong   = "long"   // one long stream: a worker and a client
 )
 
 const (
@@ -35,6 +36,11 @@ const (
 
 func newSoakRole(o orders) (player, error) {
 	switch o.Soak {
+	case soakLong:
+		if o.Role == roleClient {
+			return newLongClient(o)
+		}
+		return newLongWorker(o)
 	case soakWork, soakBulk:
 		return newSoakWorker(o)
 	case soakLoad:
@@ -70,23 +76,27 @@ func newSoakWorker(o orders) (*soakWorker, error) {
 	if o.Soak == soakBulk {
 		places, handler = bulkPlaces, r.bulk
 	}
+	return r, r.start(o, places, handler)
+}
+
+func (r *soakWorker) start(o orders, places int, handler omdp.Handler) error {
 	w, err := omdp.NewWorker(o.Endpoints[0], o.Soak, &omdp.WorkerConfig{
 		Concurrency: places, Heartbeat: soakHeartbeat, Liveness: liveness,
 		ReconnectMin: reconnectMin, ReconnectMax: reconnectMax,
 	})
 	if err != nil {
-		return nil, err
+		return err
 	}
 	r.w = w
 	if err := w.OnRequest(handler); err != nil {
-		return nil, err
+		return err
 	}
 	if err := w.Start(); err != nil {
-		return nil, err
+		return err
 	}
 	ctx, cancel := context.WithTimeout(context.Background(), 20*time.Second)
 	defer cancel()
-	return r, w.WaitReady(ctx)
+	return w.WaitReady(ctx)
 }
 
 func (r *soakWorker) hear(word string, _ []string) any {
