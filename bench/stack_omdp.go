@@ -79,7 +79,7 @@ func (omdpStack) worker(w work) error {
 type omdpClient struct {
 	work
 	c    *omdp.Client
-	data string
+	data []byte
 }
 
 func (omdpStack) dial(w work) (client, error) {
@@ -92,11 +92,11 @@ func (omdpStack) dial(w work) (client, error) {
 	}
 	ctx, cancel := context.WithTimeout(context.Background(), omdpReady)
 	defer cancel()
-	return &omdpClient{work: w, c: c, data: w.payload()}, c.WaitReady(ctx)
+	return &omdpClient{work: w, c: c, data: []byte(w.payload())}, c.WaitReady(ctx)
 }
 
 func (c *omdpClient) check(m omdp.Message) error {
-	if n := m.Len(); n != len(c.data)+2 {
+	if n := m.Len(); n != len(c.data) {
 		return fmt.Errorf("a bad final of %d bytes", n)
 	}
 	return nil

@@ -59,6 +59,19 @@ compile() {
 	$cc -O1 -w "$@" -o "$out" pan.c || die "the checker does not compile"
 }
 
+# credit OUT FLAGS: the same of a stream under credit.
+credit() {
+	out=$1
+	shift
+	mkdir "$out.dir"
+	cp credit.pml "$out.dir"
+	(
+		cd "$out.dir"
+		spin "$@" -a credit.pml >spin.out 2>&1 && [ -s pan.c ] || { cat spin.out >&2; die "spin refused the model of credit"; }
+		$cc -O1 -w -DSAFETY -o "../$out" pan.c
+	) || die "the checker does not compile"
+}
+
 # search PROGRAM "CONFIGURATION": writes out.
 search() {
 	flags=
@@ -94,7 +107,7 @@ events() {
 check() {
 	mkdir "$1"
 	cd "$1"
-	cp ../request.pml .
+	cp ../*.pml .
 	search "$2" "$5"
 	found=$(broken)
 	verdict=WRONG
@@ -168,8 +181,22 @@ safety|STUCK|without: stall timer|-STALL FAULTS=1 LOSS
 safety|I9|without: draining slots|-DRAINSLOT FAULTS=1 CUT
 safety|BELIEF|without: attempt in LOST|-NAMEATTEMPT FAULTS=2 WCUT
 safety|C4|without: sum of outcomes|-SUMOUTCOME DEADLINE FAULTS=2 CUT
+credit-grow|holds|credit, a window that grows|
+credit-fixed|holds|credit, a fixed window|
+credit-share|STUCK|without: a share for any size|
+credit-tell|STUCK|without: credit for a share|
+credit-wait|MEMORY HONEST|without: waiting for credit|
+credit-count|HONEST|without: credit at the broker|
+credit-window|HONEST|without: windows at the broker|
 END
 
+credit credit-grow
+credit credit-fixed -DGROW=0
+credit credit-share -DGROW=0 -DNOSHARE
+credit credit-tell -DGROW=0 -DKEEPALL
+credit credit-wait -DNOWAIT
+credit credit-count -DNOCOUNT
+credit credit-window -DNOWINDOW
 compile cycles -DNP &
 compile safety -DSAFETY
 wait $!
