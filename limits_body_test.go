@@ -102,6 +102,24 @@ func limitUploadTimeout(t *testing.T) {
 		}
 		<-time.After(beat)
 	}
+	wrote := make(chan int, 1000)
+	go func() { // a handler that does not read is no fault of the client's
+		defer close(wrote)
+		for range 400 {
+			n, err := d.Write(make([]byte, 1000))
+			if err != nil {
+				return
+			}
+			wrote <- n
+		}
+	}()
+	<-time.After(8 * beat)
+	for range 40 {
+		s.read <- 10_000
+		if err := receive(t, "what it read", s.got); err != nil {
+			t.Fatalf("behind by the window: %v", err)
+		}
+	}
 	s.read <- 1
 	if err := receive(t, "what it read", s.got); !errors.Is(err, omdp.ErrProtocol) {
 		t.Errorf("got %v, want ErrProtocol", err)

@@ -93,7 +93,7 @@ func (c *simConn) grants(a *arrivals) {
 			}
 		}
 		if p.p != nil && !p.t.in.over {
-			if n := c.sess.took(p.t, int64(len(p.p))+partialOverhead, true); n > 0 {
+			if n := c.sess.took(k.now(), p.t, int64(len(p.p))+partialOverhead, true); n > 0 {
 				p.t.in.allow += n
 				a.grants = append(a.grants, creditTo{t: p.t, n: n})
 			}

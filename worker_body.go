@@ -99,13 +99,14 @@ func (s *workerSession) expect(now instant, t *task, more int64, a *arrivals) (w
 	}
 	t.in, t.gathers = f, true
 	if s.room.ask(t) {
-		s.begin(t, a)
+		s.begin(now, t, a)
 	}
 	return true
 }
 
 // begin lets the data of a request come that is joined.
-func (s *workerSession) begin(t *task, a *arrivals) {
+func (s *workerSession) begin(now instant, t *task, a *arrivals) {
+	t.in.heard = now
 	b := make([]byte, len(t.req.data.b), int64(len(t.req.data.b))+t.in.need)
 	copy(b, t.req.data.b)
 	t.req.data.b = b
@@ -146,7 +147,7 @@ func (s *workerSession) onPiece(now instant, m *message, a *arrivals) {
 	default:
 		t.req.data.b = append(t.req.data.b, m.data...)
 		if f.need -= int64(len(m.data)); f.need > 0 {
-			if n := s.took(t, n, true); n > 0 {
+			if n := s.took(now, t, n, true); n > 0 {
 				s.grant(t, n, a)
 			}
 			return
@@ -159,7 +160,7 @@ func (s *workerSession) onPiece(now instant, m *message, a *arrivals) {
 // took counts bytes that were read, and returns how many more may come: a share
 // of the window at a time. idle tells that nothing else waits to be read: a
 // window that the client waits for grows then, by doubling.
-func (s *workerSession) took(t *task, n int64, idle bool) int64 {
+func (s *workerSession) took(now instant, t *task, n int64, idle bool) int64 {
 	f := t.in
 	f.taken += n
 	if idle && f.ask {
@@ -175,11 +176,12 @@ func (s *workerSession) took(t *task, n int64, idle bool) int64 {
 		return 0
 	}
 	n, f.taken = f.taken, 0
+	f.heard = now // it may have had no room before
 	return n
 }
 
 // onClientBlocked: the client waits for credit.
-func (s *workerSession) onClientBlocked(m *message, a *arrivals) {
+func (s *workerSession) onClientBlocked(now instant, m *message, a *arrivals) {
 	t := s.find(m)
 	if t == nil || t.told || t.in == nil || t.in.over || t.in.allow == 0 && t.in.window == 0 {
 		return
@@ -188,15 +190,16 @@ func (s *workerSession) onClientBlocked(m *message, a *arrivals) {
 	if t.gathers && t.in.reserved == 0 || t.req.upload != nil && t.req.upload.unread.Load() > 0 { // its reader is what it waits for
 		return
 	}
-	if n := s.took(t, 0, true); n > 0 {
+	if n := s.took(now, t, 0, true); n > 0 {
 		s.grant(t, n, a)
 	}
 }
 
 // quietAt is when a request whose client may send more and does not is ended.
+// With less than a quarter of the window its next piece may not fit.
 func (s *workerSession) quietAt(t *task) instant {
 	f := t.in
-	if f == nil || f.over || f.allow == 0 || s.quiet <= 0 {
+	if f == nil || f.over || f.allow < f.window/creditShare || f.allow == 0 || s.quiet <= 0 {
 		return never
 	}
 	return s.clock.silentSince(f.heard) + s.quiet
@@ -213,7 +216,7 @@ func (c *workerConn) tookPiece(t *task, size int, idle bool) {
 	w.mu.Lock()
 	var n int64
 	if t.at >= 0 && !t.in.over {
-		if n = c.sess.took(t, int64(size)+partialOverhead, idle); n > 0 {
+		if n = c.sess.took(c.session.now(), t, int64(size)+partialOverhead, idle); n > 0 {
 			t.in.allow += n
 		}
 	}

@@ -230,7 +230,7 @@ func (s *workerSession) receive(now instant, m *message, a *arrivals, take func(
 	case opPiece:
 		s.onPiece(now, m, a)
 	case opBlocked:
-		s.onClientBlocked(m, a)
+		s.onClientBlocked(now, m, a)
 	case opCancel:
 		if t := s.find(m); t != nil && !t.told {
 			t.told = true
@@ -361,7 +361,7 @@ func (s *workerSession) tick(now instant, a *arrivals) instant {
 	}
 	for _, t := range s.roomy {
 		if t.at >= 0 && !t.told {
-			s.begin(t, a)
+			s.begin(now, t, a)
 		}
 	}
 	s.roomy = nil
