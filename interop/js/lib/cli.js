@@ -41,12 +41,12 @@ function args(options, required) {
       usage(`--${key} is missing`);
     }
   }
-  for (const key of ['slow', 'heartbeat', 'count', 'timeout', 'limit']) {
+  for (const key of ['slow', 'heartbeat', 'count', 'timeout', 'limit', 'retries']) {
     if (values[key] === undefined) {
       continue;
     }
     const n = Number(values[key]);
-    const least = { slow: 0, timeout: -1 }[key] ?? 1;
+    const least = { slow: 0, retries: 0, timeout: -1 }[key] ?? 1;
     if (!Number.isInteger(n) || n < least) {
       usage(`--${key} ${values[key]} is not a whole number of ${least} or more`);
     }
@@ -131,24 +131,18 @@ async function behave(data, slow, reply) {
   reply.final(data);
 }
 
-const line = (word) => (value) => console.log(`${word} ${value === undefined ? 'null' : JSON.stringify(value)}`);
-const print = {
-  partial: line('partial'),
-  final: line('final'),
-  error: line('error'),
-};
-
 // ask makes a client's requests in a row. request(on) sends one and later calls
 // on.partial(value) for each partial, and on.final(value) or on.error(value)
-// once.
-async function ask(count, request) {
+// once. show turns a value into what is printed.
+async function ask(count, request, show = (value) => JSON.stringify(value ?? null)) {
+  const print = (word, value) => console.log(`${word} ${show(value)}`);
   let finals = 0;
   for (let i = 0; i < (count ?? 1); i++) {
     await new Promise((done) => {
       request({
-        partial: print.partial,
-        final(value) { print.final(value); finals++; done(); },
-        error(value) { print.error(value); done(); },
+        partial(value) { print('partial', value); },
+        final(value) { print('final', value); finals++; done(); },
+        error(value) { print('error', value); done(); },
       });
     });
   }
@@ -162,4 +156,4 @@ function note(what) {
   console.error(`${name}: ${what instanceof Error ? what.stack : what}`);
 }
 
-module.exports = { workerArgs, clientArgs, args, common, json, serve, behave, ask, note, print, usage };
+module.exports = { workerArgs, clientArgs, args, common, json, serve, behave, ask, note };
