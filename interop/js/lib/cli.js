@@ -28,11 +28,21 @@ function usage(text) {
   process.exit(2);
 }
 
+// joined makes --data=-1 of --data -1, which parseArgs takes for an error.
+function joined(argv, options) {
+  const out = [];
+  for (let i = 0; i < argv.length; i++) {
+    const takes = argv[i].startsWith('--') && options[argv[i].slice(2)]?.type === 'string';
+    out.push(takes && i + 1 < argv.length ? `${argv[i]}=${argv[++i]}` : argv[i]);
+  }
+  return out;
+}
+
 // args reads the command line; ms and counts come back as numbers.
 function args(options, required) {
   let values;
   try {
-    values = parseArgs({ options, strict: true }).values;
+    values = parseArgs({ args: joined(process.argv.slice(2), options), options, strict: true }).values;
   } catch (err) {
     usage(err.message);
   }
