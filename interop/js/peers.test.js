@@ -1,8 +1,8 @@
 'use strict';
 
-// The peers as processes, client against worker of the same dialect: PIGATO's
-// through its own broker, the others' through a relay, and those of the
-// specification's revision also through and against this project's own.
+// The peers as processes, client against worker of the same dialect, through a
+// relay; those of the specification's revision also through this project's own
+// broker and against its client and worker. PIGATO's are in pigato.test.js.
 
 const { test } = require('node:test');
 const assert = require('node:assert/strict');
@@ -12,61 +12,7 @@ const os = require('node:os');
 const path = require('node:path');
 const relay = require('./lib/relay.js');
 const { start, run } = require('./lib/play.js');
-
-const on = (endpoint, ...more) => ['--endpoint', endpoint, '--service', 'echo', ...more];
-const values = ['"foo"', '""', '0', '-1.5', 'true', 'false', '{"foo":"bar","n":1,"a":[1,2,null]}', '[]', '"žluťoučký kůň ☃ 日本語 😀"'];
-const teapot = '{"code":418,"text":"TEAPOT"}';
-const partials = ['partial "partials-0"', 'partial "partials-1"', 'partial "partials-2"', 'final "partials-final"'];
-
-// asked makes every kind of request. want tells what a dialect answers where it
-// is not what was asked for.
-async function asked(t, client, endpoint, want = {}) {
-  const ask = (data, ...more) => run(t, client, on(endpoint, '--data', data, ...more));
-  for (const value of values) {
-    assert.deepEqual(await ask(value), [want.echo?.(value) ?? `final ${value}`], value);
-  }
-  assert.deepEqual(await ask('null', '--timeout', '1000'), [want.null ?? 'final null']);
-  assert.deepEqual(await ask('"fail"'), [want.fail ?? `error ${teapot}`]);
-  assert.deepEqual(await ask('"partials"'), want.partials ?? partials);
-  const many = await ask('"again"', '--count', '200');
-  assert.deepEqual(many, [...Array(200).fill('final "again"'), 'done 200']);
-}
-
-test('PIGATO through its own broker', async (t) => {
-  const broker = start(t, 'pigato-broker', ['--endpoint', 'tcp://127.0.0.1:*', '--dir']);
-  const [, endpoint] = (await broker.line(/^ready /)).split(' ');
-  const worker = start(t, 'pigato-worker', on(endpoint));
-  await worker.line(/^ready$/);
-  await asked(t, 'pigato-client', endpoint);
-
-  // $dir lists the service's workers, which sign off when they end.
-  const dir = () => run(t, 'pigato-client', ['--endpoint', endpoint, '--service', '$dir', '--data', '"echo"']);
-  assert.match((await dir())[0], /^final \["W[^"]*"\]$/);
-  assert.equal(await worker.stop(), 0);
-  assert.deepEqual(await dir(), ['final []']);
-
-  // What waits is served by the next worker.
-  const client = start(t, 'pigato-client', on(endpoint, '--data', '1'));
-  await start(t, 'pigato-worker', on(endpoint)).line(/^ready$/);
-  assert.equal(await client.exit, 0);
-  assert.deepEqual(client.lines, ['final 1']);
-  assert.equal(await broker.stop(), 0);
-});
-
-test('PIGATO, a worker that takes its time', async (t) => {
-  const broker = start(t, 'pigato-broker', ['--endpoint', 'tcp://127.0.0.1:*']);
-  const [, endpoint] = (await broker.line(/^ready /)).split(' ');
-  const worker = start(t, 'pigato-worker', on(endpoint, '--slow', '50'));
-  await worker.line(/^ready$/);
-  assert.deepEqual(await run(t, 'pigato-client', on(endpoint, '--data', '"partials"')), partials);
-});
-
-test('PIGATO, a broker that cannot bind says so', async (t) => {
-  const broker = start(t, 'pigato-broker', ['--endpoint', 'tcp://127.0.0.1:*']);
-  const [, endpoint] = (await broker.line(/^ready /)).split(' ');
-  const second = start(t, 'pigato-broker', ['--endpoint', endpoint]);
-  assert.equal(await second.exit, 1);
-});
+const { on, asked, until, teapot, partials } = require('./lib/ask.js');
 
 // What a dialect answers differently from what it was asked for.
 const differs = {
@@ -201,13 +147,3 @@ test('omdp-spec with the Go library', { skip: noGo, timeout: 300000 }, async (t)
   await goWorker.line(/^worker: /);
   assert.deepEqual(await run(t, 'omdp-spec-client', on(endpoint, '--data', '{"a":null}')), ['partial {"a":null}', 'final {"a":null}']);
 });
-
-async function until(done) {
-  for (let i = 0; i < 400; i++) {
-    if (done()) {
-      return;
-    }
-    await new Promise((next) => { setTimeout(next, 25); });
-  }
-  throw new Error('not in 10 s');
-}

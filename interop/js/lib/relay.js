@@ -13,6 +13,7 @@ const text = (frames) => frames.map((frame) => frame.toString('latin1'));
 const dialects = {
   'omdp-spec': omdp((rest) => rest, true),
   'omdp-final': omdp((rest) => rest.slice(0, 2), false),
+  pigato: pigato(),
   mdp01: {
     isWorker: ([, header]) => header === 'MDPW01',
     client: ({ client, service }, [, , name, ...body]) => {
@@ -36,6 +37,23 @@ const dialects = {
     ),
   },
 };
+
+// PIGATO's broker answers every heartbeat, READY and DISCONNECT as well.
+function pigato() {
+  return {
+    isWorker: ([header]) => header === 'W',
+    client: ({ client }, [, type, service, rid, data, options]) => (
+      type === '2'
+        ? [{ to: 'worker', frames: ['W', '2', client, service, '', rid, data, options] }]
+        : [{ to: 'client', frames: ['C', '4'] }]
+    ),
+    worker: (_, [, type, , ...rest]) => (
+      ['3', '6'].includes(type)
+        ? [{ to: 'client', frames: ['C', type, ...rest] }]
+        : [{ to: 'worker', frames: ['W', type] }]
+    ),
+  };
+}
 
 function omdp(keep, notify) {
   return {
