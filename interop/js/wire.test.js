@@ -173,14 +173,14 @@ for (const revision of revisions) {
     client.stop();
     const [id, rid] = [client.name, client.newRid()];
     if (revision === 'spec') {
-      assert.match(id, /^Client-\d{10,23}$/);
+      assert.match(id, /^Client-\d{18,20}$/);
       assert.ok(rid.startsWith(id) && /^\d{14}$/.test(rid.slice(id.length)), rid);
     } else {
       assert.match(id, /^C[\w-]{7,14}$/);
       assert.match(rid, /^[\w-]{7,14}$/);
     }
     assert.notEqual(client.newRid(), rid);
-    assert.match(new Worker({}).identity(), revision === 'spec' ? /^Worker-\d{10,23}$/ : /^W[\w-]{7,14}$/);
+    assert.match(new Worker({}).identity(), revision === 'spec' ? /^Worker-\d{18,20}$/ : /^W[\w-]{7,14}$/);
   });
 
   test(`omdp-${revision}, every scenario has been played`, () => {

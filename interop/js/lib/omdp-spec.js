@@ -2,15 +2,16 @@
 
 // zmq-omdp at the revision whose README is the specification (4f18192).
 
+const { randomInt } = require('node:crypto');
 const omdp = require('./omdp.js');
 
 const HEARTBEAT_TIME = 5000;
 const RECONNECT_TIME = 6000;
 
-// Identities are new for every connection: a word and up to 20 digits.
+// Identities are new for every connection: a word and, as recorded, 18 to 20 digits.
 function identity(word) {
-  const random = Math.ceil(Date.now() * Math.random() * 1000);
-  return `${word}-${process.pid}${random}`;
+  const half = () => String(randomInt(1e9)).padStart(9, '0');
+  return `${word}-${half()}${half()}`;
 }
 
 // Replies are text there, or null: a worker's user turns any other value into
