@@ -1,7 +1,7 @@
 # omdp: `make` prints what there is. Every target that builds runs
 # tools/setup.sh first, which installs nothing when all is there.
 
-.PHONY: help sim setup echo test lint vuln bench bench-quick bench-build fuzz asan valgrind memory cover chaos soak model mutants
+.PHONY: help sim setup echo test lint vuln bench bench-quick bench-build fuzz asan valgrind memory cover chaos soak model mutants interop
 
 help: ## print this
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -56,7 +56,11 @@ valgrind: setup ## the C function under valgrind, driven by a program in C
 sim: setup ## random histories of whole systems for SIMTIME=60s, or SIMCOUNT of them; SEED=… plays one again
 	@SEED='$(SEED)' SIMCOUNT='$(SIMCOUNT)' SIMTIME='$(SIMTIME)' sh tools/sim.sh
 
-model: ## check the model of one request with spin, every mechanism missed when taken away (minutes)
+interop: setup ## peers in JavaScript against one another and, of the specification's dialect, against this library (needs Node 20)
+	@sh interop/install.sh
+	cd interop && npm test
+
+model: ## check the models of a request and of a stream with spin, every mechanism missed when taken away
 	@sh tools/model.sh
 
 cover: setup ## coverage of the tests, to cover.out
