@@ -142,7 +142,7 @@ func NewBroker(endpoint string, config *BrokerConfig) (*Broker, error) {
 	}
 	var seed [32]byte
 	crand.Read(seed[:])
-	b.core = newDispatcher(lim, caps{V: 1, ID: newLifeID(), HB: c.Heartbeat.Milliseconds(), Pack: 1, Frame: c.Limits.MaxFrame}, seed, len(b.endpoints))
+	b.core = newDispatcher(lim, caps{V: 1, ID: newLifeID(), HB: c.Heartbeat.Milliseconds(), Pack: packBundles, Frame: c.Limits.MaxFrame}, seed, len(b.endpoints))
 	b.core.pass(zsock.NewStore(zsock.Options{}, true))
 	b.core.policies = c.Dispatch
 	return b, nil

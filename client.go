@@ -153,7 +153,7 @@ func NewClient(endpoint string, config *ClientConfig) (*Client, error) {
 	s := &c.settings
 	endpoints := append([]string{endpoint}, c.config.Endpoints...)
 	c.table = newPendingTable(tableConfig{
-		life: c.life, prefix: newLifeID()[:prefixLen] + "-", beat: s.heartbeat, liveness: s.liveness, window: int64(c.config.Window), maxWindow: int64(c.config.MaxWindow), maxBody: int64(s.maxBody),
+		life: c.life, prefix: newLifeID()[:prefixLen] + "-", beat: s.heartbeat, liveness: s.liveness, window: int64(c.config.Window), maxWindow: int64(c.config.MaxWindow), maxBody: int64(s.maxBody), pack: packBundles,
 		links: len(endpoints), maxAttempts: c.config.MaxAttempts, budget: c.config.RetryBudget, random: rand.Uint64,
 		unread: func(p *pending) bool { return p.owner.unread.Load() > 0 },
 	})

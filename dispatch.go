@@ -58,6 +58,7 @@ type peer struct {
 	beats bool  // it beats, so its silence means something
 	adv   bool  // it advertised: extensions may be sent to it
 	pack  bool  // it reads envelopes
+	many  bool  // … and several of them in one frame
 	grow  bool  // its windows grow
 	body  int64 // the most in pieces that it takes, in bytes; 0: it knows neither pieces nor raw data
 	told  time.Duration

@@ -73,7 +73,7 @@ func (d *dispatcher) onHello(l int, id []byte, p *peer, m *message) {
 		d.rekey(p, d.requests.keyOf(c.ID, -1))
 	}
 	p.adv, p.life, p.told, p.window = true, c.ID, c.interval(), min(c.Credit, 1<<40)
-	p.pack, p.grow, p.body = c.Pack > 0, c.Grow > 0, min(c.Body, maxCredit)
+	p.pack, p.many, p.grow, p.body = c.Pack > 0, c.Pack > 1, c.Grow > 0, min(c.Body, maxCredit)
 	if d.mayTell(p) {
 		appendHelloTo(d.open(p), p.id, headerClient, &d.self)
 		d.close(p, origin{})

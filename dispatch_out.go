@@ -66,7 +66,19 @@ func (d *dispatcher) open(p *peer) *batch.Out {
 	if p.backlog.blocked() {
 		o = p.backlog.out
 	}
-	o.Pack = p.pack
+	o.Pack, o.Bundle = p.pack, false
+	return o
+}
+
+// openReply is open for a message that may go in one frame with those before it:
+// whose sending, or not, is all the same to the core.
+func (d *dispatcher) openReply(p *peer) *batch.Out {
+	o := d.open(p)
+	if p.many && !p.backlog.blocked() {
+		b := &d.boxes[p.listener]
+		n := len(b.origins)
+		o.Bundle = n == 0 || b.origins[n-1] == origin{peer: p}
+	}
 	return o
 }
 
@@ -74,7 +86,9 @@ func (d *dispatcher) close(p *peer, o origin) {
 	o.peer = p
 	if !p.backlog.blocked() {
 		b := &d.boxes[p.listener]
-		b.origins = append(b.origins, o)
+		if len(b.origins) < b.out.Len() { // else it joined the one before
+			b.origins = append(b.origins, o)
+		}
 		return
 	}
 	q := p.backlog.out
@@ -84,7 +98,7 @@ func (d *dispatcher) close(p *peer, o origin) {
 // openUnknown starts a message to a peer that has no entry; closeUnknown ends it.
 func (d *dispatcher) openUnknown(l int) *batch.Out {
 	o := &d.boxes[l].out
-	o.Pack = false
+	o.Pack, o.Bundle = false, false
 	return o
 }
 

@@ -360,7 +360,7 @@ func (d *dispatcher) onReply(w *peer, m *message) {
 // forward passes a payload on unchanged. Raw bytes towards a client that did
 // not advertise, which an honest worker does not send, become JSON.
 func (d *dispatcher) forward(c *peer, m *message) {
-	o := d.open(c)
+	o := d.openReply(c)
 	switch {
 	case m.op == opPiece:
 		d.m1[0] = m.data

@@ -94,6 +94,7 @@ type tableConfig struct {
 	liveness    int
 	window      int64 // bytes of credit that a request grants, if it does not say otherwise
 	maxWindow   int64 // … and to which that grows
+	pack        int   // what it reads of envelopes; 0: 1
 	maxBody     int64 // bytes of data, or of a payload, that may go in pieces
 	links       int
 	maxAttempts int

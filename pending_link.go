@@ -45,7 +45,7 @@ func (t *pendingTable) opened(l *tableLink) {
 // appendHello greets a broker.
 func (t *pendingTable) appendHello(l *tableLink, out *batch.Out) {
 	l.hellos++
-	c := caps{V: 1, ID: t.life, HB: t.beat.Milliseconds(), Credit: t.window, Pack: 1, Body: t.maxBody}
+	c := caps{V: 1, ID: t.life, HB: t.beat.Milliseconds(), Credit: t.window, Pack: max(t.pack, 1), Body: t.maxBody}
 	if t.maxWindow > t.window {
 		c.Grow = 1
 	}

@@ -139,6 +139,9 @@ func parseOp(f []byte) op {
 // ones gain nothing by it, and would not fit a frame with what is around them.
 const packMax = 4 << 10
 
+// packBundles, as the capability pack: envelopes, and several of them in one frame.
+const packBundles = 2
+
 // open takes the frames out of an envelope, if there is one. Between peers
 // that told so in their capabilities a message may travel as one frame (after
 // the routing id): six frames cost libzmq about twice as much as two.

@@ -108,7 +108,7 @@ func newTask(c *workerConn, l link, m *message, x *extra) *task {
 		t.req.options = bytes.Clone(m.options)
 	}
 	t.res.worker, t.res.conn, t.res.link, t.res.task = c.worker, c, l, t
-	t.res.packs, t.res.frame = c.sess.packs, c.sess.frame // under Worker.mu
+	t.res.packs, t.res.many, t.res.frame = c.sess.packs, c.sess.many, c.sess.frame // under Worker.mu
 	if x != nil {
 		t.req.attempt = x.attempt
 		t.res.raw, t.res.grows, t.res.joins, t.res.credit.window = x.raw, x.grow, x.body, x.credit

@@ -30,6 +30,7 @@ type Response struct {
 	task   *task
 	raw    bool  // the client reads raw bytes
 	packs  bool  // the broker reads envelopes
+	many   bool  // … and several of them in one frame
 	frame  int64 // … and pieces, and takes frames of so many bytes; 0: no pieces
 	joins  int64 // the most that the client joins of pieces, in bytes
 

@@ -245,7 +245,7 @@ func (r *Response) finalMarked(value []byte, mark, code string) error {
 }
 
 func (r *Response) appendReply(o *batch.Out, c op, code string, value []byte, mark string) {
-	o.Pack = r.packs
+	o.Pack, o.Bundle = r.packs, r.many
 	if mark != "" {
 		appendReplyRaw(o, c, r.task.token(), r.task.rid(), mark, value)
 		return

@@ -137,7 +137,7 @@ func NewWorker(endpoint, service string, config *WorkerConfig) (*Worker, error) 
 		return nil, fmt.Errorf("omdp: new worker: %w", err)
 	}
 	s := &w.settings
-	w.self = caps{V: 1, ID: newLifeID(), HB: max(s.heartbeat.Milliseconds(), 1), Concurrency: w.config.Concurrency, Pack: 1, Grow: 1, Body: int64(s.maxBody)}
+	w.self = caps{V: 1, ID: newLifeID(), HB: max(s.heartbeat.Milliseconds(), 1), Concurrency: w.config.Concurrency, Pack: packBundles, Grow: 1, Body: int64(s.maxBody)}
 	w.room = bodyRoom{size: int64(w.config.TotalBody), window: int64(w.config.Window), maxWindow: int64(w.config.MaxWindow)}
 	w.places = newPlaces(w.config.Concurrency)
 	w.runners.do = w.serve

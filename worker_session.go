@@ -131,6 +131,7 @@ type workerSession struct {
 	said   int    // the concurrency that the broker was told last …
 	claim  int    // … and the most that it was told: how much it may think of when it gives
 	packs  bool   // the broker reads envelopes
+	many   bool   // … and several of them in one frame
 	frame  int64  // … and pieces, and takes frames of so many bytes; 0: no pieces
 	told   time.Duration
 	heard  instant
@@ -159,7 +160,7 @@ func newWorkerSession(heartbeat time.Duration, liveness, concurrency int) worker
 
 // open starts a fresh link.
 func (s *workerSession) open() {
-	s.up, s.ready, s.over, s.life, s.told, s.packs, s.frame = false, false, false, "", 0, false, 0
+	s.up, s.ready, s.over, s.life, s.told, s.packs, s.many, s.frame = false, false, false, "", 0, false, false, 0
 	s.roomy = nil
 	s.said, s.claim = s.concurrency, s.concurrency // READY says it
 	s.due = never
@@ -332,7 +333,7 @@ func (s *workerSession) onHello(m *message, a *arrivals) {
 	case s.life != "" && s.life != c.ID:
 		s.over, a.drop = true, errBrokerChanged
 	default:
-		s.life, s.told, s.packs, s.frame = c.ID, c.interval(), c.Pack > 0, min(c.Frame, maxCredit)
+		s.life, s.told, s.packs, s.many, s.frame = c.ID, c.interval(), c.Pack > 0, c.Pack > 1, min(c.Frame, maxCredit)
 	}
 }
 

@@ -35,6 +35,10 @@ type Out struct {
 	// Pack makes Envelope put the frames that follow it into one: libzmq's cost
 	// is by the frame. The one who appends sets it for each message.
 	Pack bool
+	// Bundle makes End put a message that is an envelope into one frame with those
+	// before it that went to the same peer under Bundle: see Bundled. Like Pack it
+	// is set for each message.
+	Bundle bool
 	// Store makes and finds the Blocks in which large frames travel. nil: they are
 	// copied into B like all others.
 	Store *Store
@@ -43,6 +47,8 @@ type Out struct {
 	frames   uint32
 	frame    int
 	envelope int // where the open envelope's length stands; 0: none is open
+	last     int // where that of the last message's frame stands, if others may join it; 0: they may not
+	bundled  bool
 
 	// What the messages refer to, in their order: each is kept once for each reference.
 	blocks  []*Block
@@ -59,7 +65,7 @@ func (o *Out) Reset() {
 	if cap(o.B) > 1<<20 {
 		o.B = nil
 	}
-	o.B, o.starts, o.Results = o.B[:0], o.starts[:0], o.Results[:0]
+	o.B, o.starts, o.Results, o.last = o.B[:0], o.starts[:0], o.Results[:0], 0
 	if len(o.blocks) > 0 {
 		o.drop(len(o.blocks))
 	}
@@ -97,11 +103,18 @@ func (o *Out) putLen(i, n int) {
 
 // End ends the message that Begin started.
 func (o *Out) End() {
-	if o.envelope > 0 {
-		binary.NativeEndian.PutUint32(o.B[o.envelope:], frameLen(len(o.B)-o.envelope-4))
+	at := o.envelope
+	if at > 0 {
+		binary.NativeEndian.PutUint32(o.B[at:], frameLen(len(o.B)-at-4))
 		o.envelope = 0
 	}
 	binary.NativeEndian.PutUint32(o.B[o.starts[len(o.starts)-1]:], o.frames)
+	switch {
+	case at == 0 || !o.Bundle:
+		o.last = 0
+	case o.last == 0 || !o.join(at):
+		o.last, o.bundled = at, false
+	}
 }
 
 // Frame appends one frame with a copy of p, or, if p is the bytes of a Block
@@ -178,6 +191,7 @@ func (o *Out) AppendPacked(m []byte) {
 	o.starts = append(o.starts, len(o.B))
 	o.Results = append(o.Results, Pending)
 	o.B = append(o.B, m...)
+	o.last = 0
 }
 
 // DropFront removes the first n messages, which were sent.
@@ -189,6 +203,7 @@ func (o *Out) DropFront(n int) {
 		o.Reset()
 		return
 	}
+	o.last = 0
 	if len(o.blocks) > 0 {
 		o.drop(o.firstBlock(n))
 		for i := range o.blockOf {
@@ -248,11 +263,18 @@ type In struct {
 
 	blocks []*Block // what the messages refer to, in their order, kept
 	block  int      // the next one
+
+	bundle []byte // what Next has not given yet of a bundle
+	id     []byte // … and the frame before it; nil: none
 }
 
 // Next returns the frames of the next message, borrowed, or nil at the end.
-// A message without frames does not occur.
+// A message without frames does not occur. Of a bundle, alone or behind a routing
+// id, it gives the messages one by one.
 func (in *In) Next() [][]byte {
+	if len(in.bundle) > 0 {
+		return in.inner()
+	}
 	if in.pos+4 > len(in.B) {
 		return nil
 	}
@@ -272,6 +294,15 @@ func (in *In) Next() [][]byte {
 		p += l
 	}
 	in.pos = p
+	if k := len(in.frames); k == 1 || k == 2 {
+		if f := in.frames[k-1]; len(f) > 0 && f[0] == Bundled && whole(f) {
+			in.bundle, in.id = f[1:], nil
+			if k == 2 {
+				in.id = in.frames[0]
+			}
+			return in.inner()
+		}
+	}
 	return in.frames
 }
 
@@ -284,7 +315,7 @@ func (in *In) Invalidate() {
 	if checkBorrows && len(in.B) > 0 {
 		poison(in)
 	}
-	in.B, in.pos = in.B[:0], 0
+	in.B, in.pos, in.bundle, in.id = in.B[:0], 0, nil, nil
 	if len(in.blocks) > 0 {
 		in.dropBlocks()
 	}

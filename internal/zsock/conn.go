@@ -178,7 +178,7 @@ func identity() (string, error) {
 // After the end of the Conn what is appended is dropped.
 func (c *Conn) Begin() *batch.Out {
 	c.mu.Lock()
-	c.mark, c.queue.Pack = c.queue.Bytes(), false
+	c.mark, c.queue.Pack, c.queue.Bundle = c.queue.Bytes(), false, false
 	return &c.queue
 }
 
