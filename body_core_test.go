@@ -62,7 +62,7 @@ func (g *bodyGame) send(id string, frames ...string) {
 	g.flush()
 }
 
-// ends: what is not live any more is not looked at.
+// end: what is not live any more is not looked at.
 func (g *bodyGame) end(rid string) { delete(g.live, rid) }
 
 func (g *bodyGame) flush() {
