@@ -94,7 +94,11 @@ func (g *bodyGame) arrives(id string, f []string) {
 		if r == nil {
 			return
 		}
-		if raw := f[4] == "b" && len(f) == 8; raw != r.raw || f[len(f)-3] != r.data {
+		mark := ""
+		if len(f) == 8 {
+			mark = f[4]
+		}
+		if mark != markOf(r.raw, r.upload) || f[len(f)-3] != r.data {
 			g.t.Fatalf("I1: %s, whose data is raw: %v, is given as %q", rid, r.raw, f)
 		}
 		r.token = f[2]
@@ -159,8 +163,8 @@ func (g *bodyGame) request(t *rapid.T) {
 	if r.upload {
 		options = `{"timeout":-1,"more":-1}`
 	}
-	if r.raw {
-		g.send("c", "C", "2", "s", rid, "b", r.data, options)
+	if mark := markOf(r.raw, r.upload); mark != "" {
+		g.send("c", "C", "2", "s", rid, mark, r.data, options)
 	} else {
 		g.send("c", "C", "2", "s", rid, r.data, options)
 	}
@@ -307,13 +311,13 @@ func TestBodyNotAdopted(t *testing.T) {
 	g := newBodyGame(t)
 	const options = `{"timeout":-1,"more":500}`
 	g.live["r"] = &bodyReq{data: "1", upload: true}
-	g.send("c", "C", "2", "s", "r", "1", options)
+	g.send("c", "C", "2", "s", "r", "p", "1", options)
 	first := g.live["r"].token
 	g.end("r")
 	g.send("w", "W", "9", first, "r", "200")
 	g.send("c", "C", "13", "r", "abc")
 	g.send("c2", "C", "8", `{"v":1,"id":"life","hb":2500,"credit":1000,"body":100000}`)
-	g.send("c2", "C", "2", "s", "r", "1", `{"timeout":-1,"attempt":2,"more":500}`)
+	g.send("c2", "C", "2", "s", "r", "p", "1", `{"timeout":-1,"attempt":2,"more":500}`)
 	if len(g.held) != 2 || g.d.stats.Adopted != 0 {
 		t.Errorf("I4: the request was given %d times and adopted %d times; want it given anew", len(g.held), g.d.stats.Adopted)
 	}

@@ -4,7 +4,6 @@ import (
 	"bytes"
 	"context"
 	"errors"
-	"fmt"
 	"io"
 	"math/rand/v2"
 	"strings"
@@ -231,227 +230,6 @@ func TestBodyRoom(t *testing.T) {
 	eventually(t, "all is let go", func() bool { return w.Stats().Active == 0 })
 }
 
-// An upload and its reply are streams of their own, at the same time.
-func TestUpload(t *testing.T) {
-	t.Parallel()
-	overTransports(t, func(t *testing.T, transport string) {
-		b := startBroker(t, newEndpoint(t, transport), nil)
-		addWorker(t, b, "back", &omdp.WorkerConfig{Concurrency: 2}, func(_ context.Context, req *omdp.Request, res *omdp.Response) error {
-			n, err := io.Copy(res, req.Body())
-			if err != nil {
-				return err
-			}
-			return res.End(fmt.Sprint(req.Message(), " ", n))
-		})
-		c := addClient(t, b, nil)
-		for _, size := range []int{0, 1, 100, 64 << 10, 5 << 20} {
-			want := noise(size)
-			d := c.OpenStream(within(t), "back", "header") // also before the broker has answered
-			wrote := make(chan error, 1)
-			go func() {
-				_, err := io.Copy(d, bytes.NewReader(want))
-				if err == nil {
-					err = d.CloseWrite()
-				}
-				wrote <- err
-			}()
-			got, err := io.ReadAll(d)
-			if err != nil || !bytes.Equal(got, append(want, fmt.Sprint("header ", size)...)) {
-				t.Errorf("%d bytes: got %d, %v", size, len(got), err)
-			}
-			if err := receive(t, "the end of writing", wrote); err != nil {
-				t.Errorf("writing %d bytes: %v", size, err)
-			}
-			if _, err := d.Write([]byte("x")); err != omdp.ErrEnded {
-				t.Errorf("Write after CloseWrite = %v, want ErrEnded", err)
-			}
-		}
-		if m, err := c.Call(within(t), "back", "no upload"); err != nil || m.String() != "no upload 0" {
-			t.Errorf("a request that is no upload: %v, %v", m, err)
-		}
-	})
-}
-
-// slowUpload is a worker whose handler is told when to go on.
-type slowUpload struct {
-	began chan context.Context
-	read  chan int   // bytes to read next; closed: end
-	got   chan error // what reading gave
-}
-
-func newSlowUpload() *slowUpload {
-	return &slowUpload{make(chan context.Context, 10), make(chan int), make(chan error, 10)}
-}
-
-func (s *slowUpload) handle(ctx context.Context, req *omdp.Request, _ *omdp.Response) error {
-	s.began <- ctx
-	for n := range s.read {
-		_, err := io.ReadFull(req.Body(), make([]byte, n))
-		s.got <- err
-		if err != nil {
-			return err
-		}
-	}
-	return nil
-}
-
-// A handler that does not read holds up its client, by the window.
-func TestUploadIsBounded(t *testing.T) {
-	t.Parallel()
-	b := startBroker(t, newEndpoint(t, "tcp"), nil)
-	s := newSlowUpload()
-	addWorker(t, b, "slow", &omdp.WorkerConfig{Window: 64 << 10}, s.handle)
-	c := addClient(t, b, nil)
-	d := c.OpenStream(within(t), "slow", nil)
-	defer d.Close()
-	wrote := make(chan int, 10_000)
-	go func() {
-		defer close(wrote)
-		for {
-			n, err := d.Write(make([]byte, 1<<10))
-			if err != nil {
-				return
-			}
-			wrote <- n
-		}
-	}()
-	total := 0
-	settle := func() {
-		for {
-			select {
-			case n := <-wrote:
-				total += n
-				continue
-			case <-time.After(200 * time.Millisecond):
-			}
-			return
-		}
-	}
-	receive(t, "the handler", s.began)
-	settle()
-	if total < 16<<10 || total > 64<<10 {
-		t.Errorf("%d bytes were written that nobody reads, the window is 64 KiB", total)
-	}
-	s.read <- 48 << 10
-	receive(t, "what it read", s.got)
-	settle()
-	if total < 64<<10 || total > 48<<10+64<<10 {
-		t.Errorf("%d bytes were written, 48 KiB were read and the window is 64 KiB", total)
-	}
-	close(s.read)
-}
-
-// However one side ends it, the other learns why.
-func TestUploadEnds(t *testing.T) {
-	t.Parallel()
-	b := startBroker(t, newEndpoint(t, "inproc"), nil)
-	c := addClient(t, b, nil)
-	n := 0
-	start := func(t *testing.T, h omdp.Handler, config *omdp.WorkerConfig, opts ...omdp.CallOption) (*omdp.Duplex, *omdp.Worker) {
-		n++
-		service := fmt.Sprint("upload-", n)
-		w := addWorker(t, b, service, config, h)
-		return c.OpenStream(within(t), service, nil, opts...), w
-	}
-	fill := func(d *omdp.Duplex) (err error) {
-		for err == nil {
-			_, err = d.Write(make([]byte, 10<<10))
-		}
-		return err
-	}
-
-	t.Run("handler ends without reading", func(t *testing.T) {
-		d, _ := start(t, func(_ context.Context, _ *omdp.Request, res *omdp.Response) error { return res.End("enough") }, nil)
-		if got, err := io.ReadAll(d); string(got) != "enough" || err != nil {
-			t.Errorf("got %q, %v", got, err)
-		}
-		if err := fill(d); err != omdp.ErrEnded {
-			t.Errorf("Write = %v, want ErrEnded", err)
-		}
-		if err := d.CloseWrite(); err != nil {
-			t.Errorf("CloseWrite = %v", err)
-		}
-	})
-	t.Run("handler fails", func(t *testing.T) {
-		d, _ := start(t, func(context.Context, *omdp.Request, *omdp.Response) error {
-			return &omdp.Error{Code: "409", Message: "no"}
-		}, nil)
-		err := fill(d)
-		if e, ok := errors.AsType[*omdp.Error](err); !ok || e.Code != "409" {
-			t.Errorf("Write = %v, want the handler's error", err)
-		}
-		if e, ok := errors.AsType[*omdp.Error](d.CloseWrite()); !ok || e.Code != "409" {
-			t.Errorf("CloseWrite = %v, want the handler's error", e)
-		}
-	})
-	t.Run("client closes", func(t *testing.T) {
-		s := newSlowUpload()
-		d, _ := start(t, s.handle, nil)
-		ctx := receive(t, "the handler", s.began)
-		s.read <- 1 << 20
-		_, _ = d.Write([]byte("x"))
-		_ = d.Close()
-		if err := receive(t, "what it read", s.got); !errors.Is(err, omdp.ErrCanceled) {
-			t.Errorf("reading gave %v, want ErrCanceled", err)
-		}
-		<-ctx.Done()
-		if _, err := d.Write([]byte("x")); !errors.Is(err, omdp.ErrCanceled) {
-			t.Errorf("Write = %v, want ErrCanceled", err)
-		}
-	})
-	t.Run("time is over", func(t *testing.T) {
-		s := newSlowUpload()
-		d, _ := start(t, s.handle, nil, omdp.WithTimeout(300*time.Millisecond))
-		receive(t, "the handler", s.began)
-		s.read <- 1 << 20
-		if err := receive(t, "what it read", s.got); !errors.Is(err, omdp.ErrTimeout) {
-			t.Errorf("reading gave %v, want ErrTimeout", err)
-		}
-		if _, err := io.ReadAll(d); !errors.Is(err, omdp.ErrTimeout) {
-			t.Errorf("got %v, want ErrTimeout", err)
-		}
-	})
-	t.Run("client goes silent", func(t *testing.T) {
-		s := newSlowUpload()
-		d, w := start(t, s.handle, &omdp.WorkerConfig{UploadTimeout: 300 * time.Millisecond})
-		receive(t, "the handler", s.began)
-		s.read <- 1 << 20
-		if err := receive(t, "what it read", s.got); !errors.Is(err, omdp.ErrProtocol) {
-			t.Errorf("reading gave %v, want ErrProtocol", err)
-		}
-		if _, err := io.ReadAll(d); err == nil {
-			t.Error("the client was told nothing")
-		}
-		if n := w.Stats().Overdrawn; n != 1 {
-			t.Errorf("%d counted, want 1", n)
-		}
-	})
-	t.Run("worker is lost", func(t *testing.T) {
-		s := newSlowUpload()
-		d, w := start(t, s.handle, &omdp.WorkerConfig{DrainTimeout: -1}, omdp.Idempotent())
-		receive(t, "the handler", s.began)
-		_ = w.Close()
-		err := fill(d)
-		if err == nil || errors.Is(err, omdp.ErrTimeout) {
-			t.Errorf("Write = %v, want the loss of the worker", err)
-		}
-		close(s.read)
-	})
-	t.Run("handler reads on after its end", func(t *testing.T) {
-		read := make(chan error, 1)
-		d, _ := start(t, func(_ context.Context, req *omdp.Request, res *omdp.Response) error {
-			err := res.End(nil)
-			_, rerr := req.Body().Read(make([]byte, 1))
-			read <- rerr
-			return err
-		}, nil)
-		if err := receive(t, "what it read", read); err != omdp.ErrEnded {
-			t.Errorf("reading gave %v, want ErrEnded", err)
-		}
-		_, _ = io.ReadAll(d)
-	})
-}
-
 // Where one of the others is not of this library, nothing is sent to a worker.
 func TestUploadUnsupported(t *testing.T) {
 	t.Parallel()
@@ -544,4 +322,102 @@ func TestClientIgnoresCredit(t *testing.T) {
 		}
 	}
 	close(s.read)
+}
+
+// What is sent before the broker has told how much it takes does not cost the connection.
+func TestLargeBeforeTheAnswer(t *testing.T) {
+	t.Parallel()
+	b := startBroker(t, newEndpoint(t, "tcp"), &omdp.BrokerConfig{Limits: omdp.Limits{MaxFrame: 16 << 10}})
+	addWorker(t, b, "echo", &omdp.WorkerConfig{Concurrency: 8}, echo)
+	for range 5 {
+		c, err := omdp.NewClient(b.Endpoint(), nil)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if err := c.Start(); err != nil {
+			t.Fatal(err)
+		}
+		var results []<-chan result
+		for _, n := range []int{1 << 10, 5 << 10, 15 << 10, 17 << 10, 100 << 10, 1 << 20} {
+			results = append(results, goCall(t, c, "echo", make([]byte, n)), goCall(t, c, "echo", strings.Repeat("\"", n)))
+		}
+		for i, r := range results {
+			if got := receive(t, "an answer", r); got.err != nil {
+				t.Errorf("call %d: %v", i, got.err)
+			}
+		}
+		closed(t, "client", c)
+	}
+}
+
+// A client that sends larger pieces than there may be, and a worker whose
+// answers are more than their client takes, lose that request alone.
+func TestTooLargeForOthers(t *testing.T) {
+	t.Parallel()
+	b := startBroker(t, newEndpoint(t, "tcp"), nil)
+	s := newSlowUpload()
+	w := addWorker(t, b, "slow", &omdp.WorkerConfig{Concurrency: 2, MaxBody: 16 << 10, ChunkSize: 1 << 10, Window: 1 << 20}, s.handle)
+	p := dialRaw(t, b.Endpoint())
+	p.say(`C|8|{"v":1,"id":"raw","hb":2500,"body":1000}`)
+	p.say(`C|2|slow|r|p|null|{"timeout":-1,"more":-1}`)
+	receive(t, "the handler", s.began)
+	for m := p.next(t); m[1] != "9"; m = p.next(t) {
+	}
+	p.send("C", "13", "r", strings.Repeat("x", 256<<10+1))
+	for m := p.next(t); ; m = p.next(t) {
+		if m[1] == "3" {
+			if m[3] != `{"status":"PROTOCOL"}` {
+				t.Errorf("it was told %q", m)
+			}
+			break
+		}
+	}
+	s.read <- 1
+	if err := receive(t, "what its handler read", s.got); !errors.Is(err, omdp.ErrProtocol) {
+		t.Errorf("its handler read %v, want ErrProtocol", err)
+	}
+	c := addClient(t, b, &omdp.ClientConfig{MaxBody: 64 << 10})
+	d := c.OpenStream(within(t), "slow", nil) // an honest one, whose pieces are larger than the worker's MaxBody
+	receive(t, "the handler", s.began)
+	go func() {
+		for range 8 {
+			_, _ = d.Write(make([]byte, 128<<10))
+		}
+	}()
+	s.read <- 1 << 20
+	if err := receive(t, "what it read", s.got); err != nil {
+		t.Errorf("an upload: %v", err)
+	}
+	_ = d.Close()
+	close(s.read)
+
+	bad := dialRaw(t, b.Endpoint())
+	bad.say(`W|1|large|{"v":1,"id":"w","hb":2500}`)
+	r := goCall(t, c, "large", "x")
+	m := bad.until2(t)
+	bad.send("W", "3", m[2], m[3], "b", strings.Repeat("x", 1<<20))
+	failed(t, receive(t, "the answer", r).err, omdp.ErrProtocol, omdp.MayHaveExecuted)
+	if n := w.Stats().Connections + c.Stats().Connections; n != 2 {
+		t.Errorf("%d connections were made, want 2", n)
+	}
+}
+
+// In a mixed fleet what only some workers take goes to one of them.
+func TestBodiesInAMixedFleet(t *testing.T) {
+	t.Parallel()
+	b := startBroker(t, newEndpoint(t, "inproc"), nil)
+	old := dialRaw(t, b.Endpoint())
+	old.say("W|1|mixed")
+	eventually(t, "it is there", func() bool { return b.Stats().Workers == 1 })
+	addWorker(t, b, "mixed", &omdp.WorkerConfig{MaxBody: 1 << 10}, echo)
+	large := addWorker(t, b, "mixed", &omdp.WorkerConfig{Concurrency: 4}, echo)
+	c := addClient(t, b, nil)
+	for range 4 {
+		if got, err := c.Call(within(t), "mixed", make([]byte, 9<<20)); err != nil || got.Len() != 9<<20 {
+			t.Errorf("%d bytes, %v", got.Len(), err)
+		}
+	}
+	if n := large.Stats().Requests; n != 4 {
+		t.Errorf("the worker that takes them had %d, want 4", n)
+	}
 }

@@ -222,7 +222,7 @@ func (k *checker) checkWorker(w *peer) {
 		sl := e.owner
 		k.held++
 		windows += sl.inflow.most
-		if f := &sl.inflow; f.due < 0 || f.due > f.most || f.owed > f.most || sl.way < 0 || f.owed > 0 && sl.req != nil && sl.req.client.adv && !sl.req.client.backlog.blocked() {
+		if f := &sl.inflow; f.due < 0 || f.due > f.most || sl.way < 0 || f.owed > 0 && sl.req != nil && sl.req.client.adv && !sl.req.client.backlog.blocked() {
 			k.bad("worker %q: credit %+v, %d on the way", w.id, *f, sl.way)
 		}
 		if sl.worker != w {

@@ -360,7 +360,7 @@ func (c *Client) finish(r *call, end reply, drop bool) {
 	}
 	r.push(event{reply: end, final: true}, 0, drop)
 	if r.up != nil {
-		r.up.signal()
+		r.up.end()
 	}
 }
 

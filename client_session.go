@@ -133,10 +133,10 @@ func (c *clientConn) deliver(l link, in *batch.In) {
 	}
 	c.mu.Lock()
 	before := c.table.best
-	c.table.hears(c.known, now)
+	foreign := c.table.hears(c.known, now)
 	c.updateState()
 	var flush link
-	if c.table.best != before {
+	if c.table.best != before || foreign {
 		flush = c.sendWaiting(now)
 	}
 	c.mu.Unlock()

@@ -14,17 +14,17 @@ type inflowOfSlot struct {
 	over bool  // the end came
 }
 
-// giveForeign gives a request to a worker that knows neither raw data nor
-// pieces, or to another that does.
+// giveForeign gives a request, of which the worker that is next takes less or
+// knows neither raw data nor pieces, to another that is free, or to it as JSON.
 func (d *dispatcher) giveForeign(r *request, w *peer, data, options []byte) bool {
-	if r.more != 0 {
+	if r.more != 0 || w.body > 0 {
 		for k := w.service.ready.head; k != nil; k = k.next {
 			if k.owner.body > 0 && max(int64(len(data)), r.more) <= k.owner.body {
 				d.dispatch(r, k.owner, data, options, r.raw)
 				return true
 			}
 		}
-		if r.more == moreUpload {
+		if r.more == moreUpload && w.body == 0 {
 			return d.refuseGiven(r, statusForeign)
 		}
 		return d.refuseGiven(r, statusTooLarge)
@@ -56,7 +56,7 @@ func (d *dispatcher) within(sl *slot, m *message) bool {
 	switch {
 	case m.op == opPartial:
 		n = int64(len(m.body[len(m.body)-1]))
-	case r.client.body == 0: // it joins nothing, and its worker was told so
+	case n > min(maxPiece, r.client.body): // 0: it joins nothing, and its worker was told so
 		return false
 	}
 	if r.window == 0 || !sl.worker.adv {
@@ -66,6 +66,12 @@ func (d *dispatcher) within(sl *slot, m *message) bool {
 	ok := c.take(n + partialOverhead)
 	sl.way = c.sent
 	return ok
+}
+
+// fits tells whether a client takes a payload: else it would cost it its
+// connection. Its worker was told how much that is.
+func (c *peer) fits(m *message) bool {
+	return c.body == 0 || m.op == opPiece || int64(len(m.body[len(m.body)-1])) <= c.body+frameOverhead
 }
 
 // breach ends a request whose worker or client broke the rules about it.
@@ -85,7 +91,7 @@ func (d *dispatcher) onPiece(p *peer, m *message) {
 	if m.data != nil {
 		n = int64(len(m.data)) + partialOverhead
 	}
-	if r.more == 0 || sl == nil || sl.inflow.over || n > sl.inflow.due {
+	if r.more == 0 || sl == nil || sl.inflow.over || n > sl.inflow.due || len(m.data) > maxPiece {
 		d.breach(r)
 		return
 	}

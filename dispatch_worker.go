@@ -263,10 +263,8 @@ const dispatchBurst = 256
 func (d *dispatcher) give(r *request, data, options []byte) bool {
 	w := r.service.pick(r.key)
 	switch {
-	case w.body == 0 && (r.raw || r.more != 0):
+	case w.body == 0 && (r.raw || r.more != 0), w.body > 0 && max(int64(len(data)), r.more) > w.body: // it would cost the worker its connection
 		return d.giveForeign(r, w, data, options)
-	case w.body > 0 && max(int64(len(data)), r.more) > w.body: // it would cost the worker its connection
-		return d.refuseGiven(r, statusTooLarge)
 	}
 	d.dispatch(r, w, data, options, r.raw)
 	return true
@@ -332,7 +330,7 @@ func (d *dispatcher) onReply(w *peer, m *message) {
 	sl.progress = d.now
 	r := sl.req
 	if r != nil {
-		if !final && !d.within(sl, m) {
+		if !r.client.fits(m) || !final && !d.within(sl, m) {
 			d.breach(r)
 			return
 		}

@@ -54,7 +54,8 @@ func (f *outflow) ask() bool {
 // errNotYet: what is to be sent depends on who answers on the connection.
 var errNotYet error = &sentinel{text: "the broker has not answered yet"}
 
-// defaultFrame is the frame that every broker takes, until it says otherwise.
+// defaultFrame is the largest frame of a broker, if its config does not say
+// otherwise. Before it has told its own only what fits minFrame is sent.
 const defaultFrame = 8 << 20
 
 // fit says whether p can be sent on l: nil, errNotYet, or why it can't ever.
@@ -69,16 +70,16 @@ func (t *pendingTable) fit(p *pending, l *tableLink) error {
 		return ErrUnsupported
 	case p.flow.upload:
 		return errNotYet
-	case size <= defaultFrame/8: // as text, too
+	case size <= minFrame/8: // as text, too
 		return nil
 	}
-	if p.raw {
+	if p.raw && (size <= minFrame || l.foreign || l.extended) {
 		t.text = appendBytes(t.text[:0], p.data)
 		size = int64(len(t.text))
 		t.dropText()
 	}
 	switch {
-	case size <= defaultFrame, size <= t.maxBody && (l.foreign || l.extended):
+	case size <= minFrame, size <= t.maxBody && (l.foreign || l.extended):
 		return nil
 	case l.foreign || l.extended:
 		return ErrTooLarge

@@ -75,13 +75,18 @@ func (t *pendingTable) choose() {
 	}
 }
 
-// hears notes that the broker said something.
-func (t *pendingTable) hears(l *tableLink, now instant) {
+// hears notes that the broker said something, and reports that it is known by
+// that to be of another make: what waited to know may be sent.
+func (t *pendingTable) hears(l *tableLink, now instant) (foreign bool) {
 	l.heard = now
+	if foreign = !l.extended && !l.foreign; foreign { // ours answers the greeting before all else
+		l.foreign = true
+	}
 	if !l.heardOf {
 		l.heardOf = true
 		t.choose()
 	}
+	return foreign
 }
 
 // onHello: the broker understands the extensions; out gets what waited for

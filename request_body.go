@@ -74,6 +74,10 @@ func (u *uploaded) take() (p []byte, err error) {
 	u.queue[u.head] = nil
 	if u.head++; u.head == len(u.queue) {
 		u.queue, u.head = u.queue[:0], 0
+	} else if u.head >= 64 && u.head*2 >= len(u.queue) { // a reader that is always behind
+		n := copy(u.queue, u.queue[u.head:])
+		clear(u.queue[n:])
+		u.queue, u.head = u.queue[:n], 0
 	}
 	return p, nil
 }

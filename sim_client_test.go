@@ -232,7 +232,7 @@ func (c *simClient) receive(l *simLink, f [][]byte) {
 	if k.link == nil {
 		return
 	}
-	if c.table.hears(k.known, now); c.table.best != before {
+	if foreign := c.table.hears(k.known, now); foreign || c.table.best != before {
 		c.sendWaiting()
 	}
 	c.checked()

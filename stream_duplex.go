@@ -16,7 +16,8 @@ import (
 // begins the other.
 type Duplex struct {
 	*Stream
-	ctx     context.Context
+	ctx     context.Context // ends with the request
+	cancel  context.CancelFunc
 	writing sync.Mutex    // held by a writer, while it waits as well
 	room    chan struct{} // capacity 1: the worker takes more, or all is over
 	closed  bool          // by CloseWrite; guarded by writing
@@ -30,14 +31,25 @@ type Duplex struct {
 // with ErrUnsupported, and nothing was executed. An upload is never sent again
 // once a worker has it, also if it is Idempotent.
 func (c *Client) OpenStream(ctx context.Context, service string, header any, opts ...CallOption) *Duplex {
-	d := &Duplex{Stream: &Stream{ready: make(chan struct{}, 1)}, ctx: ctx, room: make(chan struct{}, 1)}
+	d := &Duplex{Stream: &Stream{ready: make(chan struct{}, 1)}, room: make(chan struct{}, 1)}
+	d.ctx, d.cancel = context.WithCancel(context.WithoutCancel(ctx))
 	r := &call{client: c, kind: kindStream, stream: d.Stream, up: d}
 	r.service, r.flow.upload = service, true
 	d.call = r
 	if err := c.begin(ctx, r, header, opts); err != nil {
+		c.mu.Lock()
+		r.phase = phaseEnded
+		c.mu.Unlock()
 		d.push(event{reply: reply{err: err}, final: true}, 0, true)
+		d.end()
 	}
 	return d
+}
+
+// end wakes the writer for the last time.
+func (d *Duplex) end() {
+	d.cancel()
+	d.signal()
 }
 
 // signal wakes the writer.
@@ -103,7 +115,7 @@ func (d *Duplex) send(p []byte) (int, error) {
 	c.mu.Unlock()
 	l.Flush()
 	if l.Queued() >= maxQueued { // else all of a large window would wait here
-		_ = l.Await(d.ctx, maxQueued) // that the link or the context ended is seen next
+		_ = l.Await(d.ctx, maxQueued) // that the link or the request ended is seen next
 	}
 	return n, nil
 }
@@ -136,8 +148,9 @@ func (d *Duplex) ReadFrom(from io.Reader) (int64, error) {
 	}
 }
 
-// CloseWrite ends what is written: the handler reads io.EOF after it. It does
-// not wait. The error is that of the stream if it has ended with one.
+// CloseWrite ends what is written: the handler reads io.EOF after it. It waits
+// for a Write that is going on, and for nothing else. The error is that of the
+// stream if it has ended with one.
 func (d *Duplex) CloseWrite() error {
 	d.writing.Lock()
 	defer d.writing.Unlock()

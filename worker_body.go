@@ -107,9 +107,6 @@ func (s *workerSession) expect(now instant, t *task, more int64, a *arrivals) (w
 // begin lets the data of a request come that is joined.
 func (s *workerSession) begin(now instant, t *task, a *arrivals) {
 	t.in.heard = now
-	b := make([]byte, len(t.req.data.b), int64(len(t.req.data.b))+t.in.need)
-	copy(b, t.req.data.b)
-	t.req.data.b = b
 	s.grant(t, t.in.window, a)
 }
 
@@ -145,6 +142,9 @@ func (s *workerSession) onPiece(now instant, m *message, a *arrivals) {
 	case f.upload:
 		a.pieces = append(a.pieces, pieceTo{t, append([]byte(nil), m.data...)})
 	default:
+		if b := t.req.data.b; len(b)+len(m.data) > cap(b) { // as much as has come, so that nobody takes memory by promises
+			t.req.data.b = append(make([]byte, 0, len(b)+max(int(min(f.need, int64(len(b)))), len(m.data))), b...)
+		}
 		t.req.data.b = append(t.req.data.b, m.data...)
 		if f.need -= int64(len(m.data)); f.need > 0 {
 			if n := s.took(now, t, n, true); n > 0 {

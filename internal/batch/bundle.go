@@ -48,7 +48,7 @@ func (o *Out) join(at int) bool {
 	return true
 }
 
-// whole tells whether a frame is a bundle of messages, and nothing else.
+// whole tells whether a frame is a bundle of envelopes, and nothing else.
 func whole(f []byte) bool {
 	if len(f) > mostBundle || len(f) == 1 {
 		return false
@@ -58,7 +58,7 @@ func whole(f []byte) bool {
 			return false
 		}
 		n := binary.LittleEndian.Uint32(f)
-		if f = f[4:]; n == 0 || uint64(n) > uint64(len(f)) {
+		if f = f[4:]; n == 0 || uint64(n) > uint64(len(f)) || f[0] != Mark {
 			return false
 		}
 		f = f[n:]
