@@ -275,6 +275,22 @@ func (in *In) Next() [][]byte {
 	if len(in.bundle) > 0 {
 		return in.inner()
 	}
+	frames := in.NextWhole()
+	if k := len(frames); k == 1 || k == 2 {
+		if f := frames[k-1]; len(f) > 0 && f[0] == Bundled && whole(f) {
+			in.bundle, in.id = f[1:], nil
+			if k == 2 {
+				in.id = frames[0]
+			}
+			return in.inner()
+		}
+	}
+	return frames
+}
+
+// NextWhole is Next that gives a bundle as the message that it is.
+func (in *In) NextWhole() [][]byte {
+	in.bundle = nil
 	if in.pos+4 > len(in.B) {
 		return nil
 	}
@@ -294,15 +310,6 @@ func (in *In) Next() [][]byte {
 		p += l
 	}
 	in.pos = p
-	if k := len(in.frames); k == 1 || k == 2 {
-		if f := in.frames[k-1]; len(f) > 0 && f[0] == Bundled && whole(f) {
-			in.bundle, in.id = f[1:], nil
-			if k == 2 {
-				in.id = in.frames[0]
-			}
-			return in.inner()
-		}
-	}
 	return in.frames
 }
 

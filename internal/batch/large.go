@@ -223,7 +223,7 @@ func (o *Out) Size(i int) int {
 // Read makes in one that gives message i with Next. It borrows from o, until
 // the next Begin or Reset, and is not to be invalidated.
 func (o *Out) Read(i int, in *In) {
-	in.B, in.pos, in.blocks, in.block = o.Message(i), 0, o.blocksOf(i), 0
+	in.B, in.pos, in.blocks, in.block, in.bundle = o.Message(i), 0, o.blocksOf(i), 0, nil
 }
 
 // AppendFrom appends message i of another batch. The two share its blocks.

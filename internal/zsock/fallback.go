@@ -96,7 +96,7 @@ func (s *socket) sendFallback(out *batch.Out, first int) (sent int, allAgain boo
 
 // sendMessage sends the one message in m; see send_message in exchange.c.
 func (s *socket) sendMessage(m *batch.In) (again error) {
-	frames := m.Next()
+	frames := m.NextWhole()
 	for i, f := range frames {
 		flags := zmq4.DONTWAIT
 		if i+1 < len(frames) {
