@@ -122,26 +122,11 @@ func (u *uploaded) Read(p []byte) (int, error) {
 }
 
 // WriteTo writes what comes to w, piece by piece, without copying.
-func (u *uploaded) WriteTo(w io.Writer) (written int64, err error) {
+func (u *uploaded) WriteTo(w io.Writer) (int64, error) {
 	u.reading.Lock()
 	defer u.reading.Unlock()
-	for {
-		if err := u.fill(); err != nil {
-			if err == io.EOF {
-				err = nil
-			}
-			return written, err
-		}
-		n, err := w.Write(u.rest)
-		if n < len(u.rest) && err == nil {
-			err = io.ErrShortWrite
-		}
-		u.rest = u.rest[min(max(n, 0), len(u.rest)):]
-		written += int64(n)
-		if err != nil {
-			return written, err
-		}
-	}
+	written, _, err := copyTo(w, &u.rest, u.fill)
+	return written, err
 }
 
 // noBody is the body of what is no upload.

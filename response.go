@@ -109,32 +109,7 @@ func (r *Response) WriteString(s string) (int, error) {
 // ReadFrom sends everything that from yields, as it comes, until io.EOF. It
 // makes io.Copy to a Response use buffers of ChunkSize.
 func (r *Response) ReadFrom(from io.Reader) (int64, error) {
-	b := getBuffer()
-	defer b.put()
-	if cap(b.b) < r.worker.chunk {
-		b.b = make([]byte, 0, r.worker.chunk)
-	}
-	buf := b.b[:r.worker.chunk]
-	var total int64
-	for {
-		n, err := from.Read(buf)
-		if n > 0 {
-			k, werr := r.Write(buf[:n])
-			total += int64(k)
-			if werr != nil {
-				return total, werr
-			}
-		}
-		switch {
-		case err == io.EOF:
-			return total, nil
-		case err != nil:
-			return total, err
-		}
-		if err := r.stopped(); err != nil {
-			return total, err
-		}
-	}
+	return copyFrom(from, r.worker.chunk, r.Write, r.stopped)
 }
 
 // Send sends v as exactly one partial. It blocks while the client has no room.

@@ -156,27 +156,14 @@ func (s *Stream) fill() error {
 // WriteTo writes the whole of the stream to w, message by message, without
 // copying. The error is the stream's, nil at its good end, or w's; after an
 // error of w the request is cancelled.
-func (s *Stream) WriteTo(w io.Writer) (written int64, err error) {
+func (s *Stream) WriteTo(w io.Writer) (int64, error) {
 	s.reading.Lock()
 	defer s.reading.Unlock()
-	for {
-		if err := s.fill(); err != nil {
-			if err == io.EOF {
-				err = nil
-			}
-			return written, err
-		}
-		n, err := w.Write(s.rest)
-		if n < len(s.rest) && err == nil {
-			err = io.ErrShortWrite
-		}
-		s.rest = s.rest[min(max(n, 0), len(s.rest)):]
-		written += int64(n)
-		if err != nil {
-			_ = s.Close()
-			return written, err
-		}
+	written, broken, err := copyTo(w, &s.rest, s.fill)
+	if broken {
+		_ = s.Close()
 	}
+	return written, err
 }
 
 // All gives the messages of the stream one by one: each partial, and the

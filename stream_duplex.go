@@ -123,29 +123,7 @@ func (d *Duplex) send(p []byte) (int, error) {
 // ReadFrom sends everything that from yields, as it comes, until io.EOF. It
 // makes io.Copy to a Duplex use a buffer of 64 KiB. It does not call CloseWrite.
 func (d *Duplex) ReadFrom(from io.Reader) (int64, error) {
-	b := getBuffer()
-	defer b.put()
-	if cap(b.b) < defaultChunkSize {
-		b.b = make([]byte, 0, defaultChunkSize)
-	}
-	buf := b.b[:defaultChunkSize]
-	var total int64
-	for {
-		n, err := from.Read(buf)
-		if n > 0 {
-			k, werr := d.Write(buf[:n])
-			total += int64(k)
-			if werr != nil {
-				return total, werr
-			}
-		}
-		switch {
-		case err == io.EOF:
-			return total, nil
-		case err != nil:
-			return total, err
-		}
-	}
+	return copyFrom(from, defaultChunkSize, d.Write, d.stopped)
 }
 
 // CloseWrite ends what is written: the handler reads io.EOF after it. It waits
@@ -178,6 +156,14 @@ func (d *Duplex) CloseWrite() error {
 	c.mu.Unlock()
 	l.Flush()
 	return nil
+}
+
+// stopped is the reason once the request has ended.
+func (d *Duplex) stopped() error {
+	if d.ctx.Err() == nil {
+		return nil
+	}
+	return d.reason()
 }
 
 // reason is why nothing can be written any more; nil if that is about to be known.
