@@ -330,7 +330,7 @@ func TestLargeBeforeTheAnswer(t *testing.T) {
 	b := startBroker(t, newEndpoint(t, "tcp"), &omdp.BrokerConfig{Limits: omdp.Limits{MaxFrame: 16 << 10}})
 	addWorker(t, b, "echo", &omdp.WorkerConfig{Concurrency: 8}, echo)
 	for range 5 {
-		c, err := omdp.NewClient(b.Endpoint(), nil)
+		c, err := omdp.NewClient(b.Endpoint(), &omdp.ClientConfig{Heartbeat: patience})
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -338,7 +338,7 @@ func TestLargeBeforeTheAnswer(t *testing.T) {
 			t.Fatal(err)
 		}
 		var results []<-chan result
-		for _, n := range []int{1 << 10, 5 << 10, 15 << 10, 17 << 10, 100 << 10, 1 << 20} {
+		for _, n := range []int{1 << 10, 5 << 10, 15 << 10, 17 << 10, 100 << 10, 200 << 10} {
 			results = append(results, goCall(t, c, "echo", make([]byte, n)), goCall(t, c, "echo", strings.Repeat("\"", n)))
 		}
 		for i, r := range results {
