@@ -82,7 +82,7 @@ func TestUploadIsBounded(t *testing.T) {
 	t.Parallel()
 	b := startBroker(t, newEndpoint(t, "tcp"), nil)
 	s := newSlowUpload()
-	addWorker(t, b, "slow", &omdp.WorkerConfig{Window: 64 << 10}, s.handle)
+	addWorker(t, b, "slow", &omdp.WorkerConfig{Window: 64 << 10, MaxWindow: -1}, s.handle)
 	c := addClient(t, b, nil)
 	d := c.OpenStream(within(t), "slow", nil)
 	defer d.Close()
