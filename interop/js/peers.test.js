@@ -12,7 +12,7 @@ const os = require('node:os');
 const path = require('node:path');
 const relay = require('./lib/relay.js');
 const { start, run } = require('./lib/play.js');
-const { on, asked, until, teapot, partials } = require('./lib/ask.js');
+const { on, asked, until, partials } = require('./lib/ask.js');
 
 // What a dialect answers differently from what it was asked for.
 const differs = {
@@ -21,8 +21,8 @@ const differs = {
     fail: 'error {"status":418,"msg":"TEAPOT"}',
   },
   'omdp-final': { null: 'error "C_TIMEOUT"' }, // a reply of null is never sent
-  mdp02: { fail: `final ${teapot}` }, // no errors
-  mdp01: { fail: `final ${teapot}`, partials: ['final "partials"'] }, // no partials either
+  mdp02: { fail: 'error {"status":418,"msg":"TEAPOT"}' }, // an error is a form of a final
+  mdp01: { fail: 'error {"status":418,"msg":"TEAPOT"}', partials: ['final "partials"'] }, // no partials either
 };
 const goodbye = {
   'omdp-spec': ['W', '5'],
