@@ -63,7 +63,7 @@ var checks = []check{
 		return []string{`partial "partials-0"`, `partial "partials-1"`, `partial "partials-2"`, `final "partials-final"`}
 	}},
 	inARow("in a row", `"again"`, 200),
-	{held, question{Data: []string{`"hold"`}, Timeout: 60000}, func(s said) []string { return []string{"error " + s.lost} }},
+	{held, question{Data: []string{`"hold"`}}, func(s said) []string { return []string{"error " + s.lost} }},
 	inARow("takeover", `"next"`, 5),
 	{"null", question{Data: []string{`null`}, Timeout: 500}, func(said) []string { return []string{"final null"} }},
 }
@@ -107,13 +107,12 @@ var exceptions = []exception{
 	{client: "mdp01", check: "partials", want: lines(`final "partials-0" "partials-1" "partials-2" "partials-final"`), why: joined},
 }
 
-// expected is what a check prints for two kinds, and why if it is not what was asked for.
-func expected(client, worker string, c check, except []exception) (want []string, why string) {
-	s := errorsOf[client]
-	for _, e := range except {
-		if (e.client == "" || e.client == client) && (e.worker == "" || e.worker == worker) && e.check == c.name {
-			return e.want(s), e.why
+// expected is what a check prints in a scene, and why if it is not what was asked for.
+func expected(s scene, c check) (want []string, why string) {
+	for _, e := range s.except {
+		if (e.client == "" || e.client == s.client) && (e.worker == "" || e.worker == s.worker) && e.check == c.name {
+			return e.want(s.said), e.why
 		}
 	}
-	return c.want(s), ""
+	return c.want(s.said), ""
 }

@@ -1,11 +1,9 @@
 package interop_test
 
 import (
-	"fmt"
 	"os"
 	"os/exec"
 	"path/filepath"
-	"sync"
 	"testing"
 
 	"github.com/zmq-omdp/omdp/internal/leak"
@@ -27,15 +25,12 @@ func needPeers(t *testing.T) {
 	}
 }
 
-// goPeer is the program ./peer, built once.
-var goPeer = sync.OnceValues(func() (string, error) {
-	dir, err := os.MkdirTemp("", "omdp-interop-")
-	if err != nil {
-		return "", err
-	}
-	bin := filepath.Join(dir, "peer")
+// buildPeer builds the program ./peer for a test.
+func buildPeer(t *testing.T) string {
+	t.Helper()
+	bin := filepath.Join(t.TempDir(), "peer")
 	if out, err := exec.Command("go", "build", "-o", bin, "./peer").CombinedOutput(); err != nil {
-		return "", fmt.Errorf("go build ./peer: %w\n%s", err, out)
+		t.Fatalf("go build ./peer: %v\n%s", err, out)
 	}
-	return bin, nil
-})
+	return bin
+}

@@ -15,7 +15,7 @@ import (
 )
 
 // takeover is how long the client of a worker that was killed may wait for its
-// error, where the broker gives one.
+// error from our broker.
 const takeover = 2 * time.Second
 
 // slots bound how many cells run at a time: each has three processes.
@@ -23,14 +23,15 @@ var slots = make(chan struct{}, 3)
 
 // table is a matrix under way: what each cell came to.
 type table struct {
+	title, corner string
+
 	mu    sync.Mutex
-	title string
-	cells map[[2]string]string
-	notes []string // numbered from 1
+	cells map[[2]string]string // by row and column
+	notes []string             // numbered from 1
 }
 
 // set notes what a cell came to: the reasons of what differs there.
-func (m *table) set(client, worker, state string, why []string) {
+func (m *table) set(row, column, state string, why []string) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	for _, w := range why {
@@ -40,25 +41,25 @@ func (m *table) set(client, worker, state string, why []string) {
 		}
 		state += fmt.Sprintf(" %d", i+1)
 	}
-	m.cells[[2]string{client, worker}] = state
+	m.cells[[2]string{row, column}] = state
 }
 
-// print writes the rows of clients and columns of workers, and the reasons.
-func (m *table) print(clients, workers []string) {
+// print writes the rows and columns, and the reasons.
+func (m *table) print(rows, columns []string) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	b := &strings.Builder{}
-	row := func(first string, cell func(worker string) string) {
-		fmt.Fprintf(b, "  %-20s", first)
-		for _, w := range workers {
-			fmt.Fprintf(b, " %-12s", cell(w))
+	line := func(first string, cell func(column string) string) {
+		fmt.Fprintf(b, "  %-16s", first)
+		for _, c := range columns {
+			fmt.Fprintf(b, " %-15s", cell(c))
 		}
 		b.WriteString("\n")
 	}
 	fmt.Fprintf(b, "\n%s\n", m.title)
-	row("client \\ worker", func(w string) string { return w })
-	for _, c := range clients {
-		row(c, func(w string) string { return m.cells[[2]string{c, w}] })
+	line(m.corner, func(c string) string { return c })
+	for _, r := range rows {
+		line(r, func(c string) string { return m.cells[[2]string{r, c}] })
 	}
 	for i, why := range m.notes {
 		fmt.Fprintf(b, "  %d: %s\n", i+1, why)
@@ -66,48 +67,42 @@ func (m *table) print(clients, workers []string) {
 	fmt.Fprint(os.Stdout, b.String())
 }
 
-// at tells where a kind finds its broker, and how its Go peer is to speak.
-type at struct {
-	endpoint, dialect string
+// scene is one cell: a client, two workers, and what may differ there.
+type scene struct {
+	client, worker             string // their kinds
+	clientCommand, workCommand []string
+	said                       said // by the client
+	except                     []exception
+	heldTimeout                int           // ms of the request whose worker is killed
+	takeover                   time.Duration // how long its client may wait for the error; 0 is no bound
 }
 
-// command is that of a client or a worker: in Go for omdp, else in JavaScript.
-func command(t *testing.T, k kind, role, service string, a at) []string {
-	t.Helper()
-	args := []string{"--endpoint", a.endpoint, "--service", service}
-	if role == "client" {
-		args = append(append(args, "--stdin"), k.client...)
-	}
-	if k.name != "omdp" {
-		return append([]string{"node", filepath.Join("js", k.name+"-"+role+".js")}, args...)
-	}
-	bin, err := goPeer()
-	if err != nil {
-		t.Fatal(err)
-	}
-	if a.dialect != "" {
-		args = append(args, "--dialect", a.dialect)
-	}
-	return append([]string{bin, role}, args...)
+// node is the command of a foreign peer.
+func node(kind, role, endpoint string, more ...string) []string {
+	return append([]string{"node", filepath.Join("js", kind+"-"+role+".js"), "--endpoint", endpoint}, more...)
 }
 
-// cell runs every check with a client and two workers, of which one is killed.
+// play runs every check with a client and two workers, of which one is killed.
 // It returns why it differs from what was asked for, where it may.
-func cell(t *testing.T, client, worker kind, ca, wa at, except []exception) (reasons []string) {
-	service := "echo-" + client.name + "-" + worker.name
-	var workers []*proc
+func (s scene) play(t *testing.T) (reasons []string) {
+	service := "echo-" + s.client + "-" + s.worker
+	var peers []*proc
 	for i := range 2 {
-		workers = append(workers, start(t, fmt.Sprint("worker ", i+1), command(t, worker, "worker", service, wa)))
+		peers = append(peers, start(t, fmt.Sprintf("worker %d, %s", i+1, s.worker), append(slices.Clone(s.workCommand), "--service", service)))
 	}
+	workers := peers[:2]
 	for _, w := range workers {
 		w.want("ready")
 	}
-	c := start(t, "client", command(t, client, "client", service, ca))
+	c := start(t, "client, "+s.client, append(slices.Clone(s.clientCommand), "--service", service, "--stdin"))
 	for _, check := range checks {
-		want, why := expected(client.name, worker.name, check, except)
-		c.tell(check.ask)
+		want, why := expected(s, check)
 		since := time.Now()
-		if check.name == held {
+		if check.name != held {
+			c.tell(check.ask)
+		} else {
+			check.ask.Timeout = s.heldTimeout
+			c.tell(check.ask)
 			since = killHolder(t, workers)
 		}
 		got := c.answers()
@@ -116,13 +111,13 @@ func cell(t *testing.T, client, worker kind, ca, wa at, except []exception) (rea
 		} else if why != "" && !slices.Contains(reasons, why) {
 			reasons = append(reasons, why)
 		}
-		if took := time.Since(since); check.name == held && why == "" && took > takeover {
-			t.Errorf("%s: the error came after %v, want %v at most", held, took, takeover)
+		if took := time.Since(since); check.name == held && s.takeover > 0 && took > s.takeover {
+			t.Errorf("%s: the error came after %v, want %v at most", held, took, s.takeover)
 		}
 	}
-	// What a peer does not understand it says on standard error.
-	for _, p := range append(workers, c) {
-		if notes := p.notes(); client.name+worker.name != "" && notes != "" && !strings.HasPrefix(p.cmd.Path, os.TempDir()) {
+	// What a foreign peer does not understand it says on standard error.
+	for _, p := range append(peers, c) {
+		if notes := p.notes(); notes != "" && p.cmd.Args[0] == "node" {
 			t.Errorf("%s noted\n%s", p.name, notes)
 		}
 	}
@@ -153,30 +148,40 @@ func killHolder(t *testing.T, workers []*proc) time.Time {
 // each dialect.
 func TestMatrix(t *testing.T) {
 	needPeers(t)
-	endpoints := startBroker(t)
-	m := &table{title: "Through omdp's broker", cells: map[[2]string]string{}}
-	names := make([]string, 0, len(kinds))
+	peer, endpoints := buildPeer(t), startBroker(t)
+	m := &table{title: "Through omdp's broker", corner: `client \ worker`, cells: map[[2]string]string{}}
+	command := func(k kind, role string, more ...string) []string {
+		if k.name == "omdp" {
+			return []string{peer, role, "--endpoint", endpoints[k.dialect]}
+		}
+		return node(k.name, role, endpoints[k.dialect], more...)
+	}
+	var names []string
 	for _, k := range kinds {
 		names = append(names, k.name)
 	}
 	t.Run("cells", func(t *testing.T) {
 		for _, c := range kinds {
 			for _, w := range kinds {
-				run(t, m, c, w, at{endpoint: endpoints[c.dialect]}, at{endpoint: endpoints[w.dialect]}, exceptions)
+				if endpoints[c.dialect] == "" || endpoints[w.dialect] == "" {
+					m.set(c.name, w.name, "-", nil) // no such dialect yet
+					continue
+				}
+				m.run(t, c.name, w.name, scene{
+					client: c.name, clientCommand: command(c, "client", c.client...),
+					worker: w.name, workCommand: command(w, "worker"),
+					said: errorsOf[c.name], except: exceptions, heldTimeout: 60000, takeover: takeover,
+				})
 			}
 		}
 	})
 	m.print(names, names)
 }
 
-// run runs one cell of a matrix beside others.
-func run(t *testing.T, m *table, c, w kind, ca, wa at, except []exception) {
-	t.Run(c.name+"→"+w.name, func(t *testing.T) {
+// run plays the scene of one cell beside others.
+func (m *table) run(t *testing.T, row, column string, s scene) {
+	t.Run(row+"/"+column, func(t *testing.T) {
 		t.Parallel()
-		if ca.endpoint == "" || wa.endpoint == "" {
-			m.set(c.name, w.name, "-", nil)
-			t.Skip("the broker has no such dialect")
-		}
 		slots <- struct{}{}
 		var reasons []string
 		defer func() {
@@ -185,9 +190,9 @@ func run(t *testing.T, m *table, c, w kind, ca, wa at, except []exception) {
 			if t.Failed() {
 				state = "FAIL"
 			}
-			m.set(c.name, w.name, state, reasons)
+			m.set(row, column, state, reasons)
 		}()
-		reasons = cell(t, c, w, ca, wa, except)
+		reasons = s.play(t)
 	})
 }
 

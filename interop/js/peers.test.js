@@ -117,6 +117,29 @@ for (const [dialect, want] of Object.entries(frames)) {
   });
 }
 
+for (const dialect of Object.keys(differs)) {
+  test(`${dialect} through the broker of its make`, async (t) => {
+    const broker = start(t, `${dialect}-broker`, ['--endpoint', 'tcp://127.0.0.1:*', '--heartbeat', '500']);
+    const [, endpoint] = (await broker.line(/^ready /)).split(' ');
+    const client = start(t, `${dialect}-client`, on(endpoint, '--data', '"early"'));
+    const worker = start(t, `${dialect}-worker`, on(endpoint, '--heartbeat', '500'));
+    assert.equal(await client.exit, 0);
+    assert.deepEqual(client.lines, ['final "early"']);
+    await asked(t, `${dialect}-client`, endpoint, differs[dialect]);
+    assert.equal(await worker.stop(), 0);
+    if (dialect.startsWith('mdp')) {
+      const mmi = (service, data) => run(t, `${dialect}-client`, ['--endpoint', endpoint, '--service', service, '--data', data]);
+      assert.deepEqual(await mmi('mmi.service', 'echo'), ['final 404']);
+      await start(t, `${dialect}-worker`, on(endpoint)).line(/^ready$/);
+      assert.deepEqual(await run(t, `${dialect}-client`, on(endpoint, '--data', '1')), ['final 1']);
+      assert.deepEqual(await mmi('mmi.service', 'echo'), ['final 200']);
+      assert.deepEqual(await mmi('mmi.other', 'echo'), ['final 501']);
+    }
+    assert.equal(await broker.stop(), 0);
+    assert.deepEqual([...broker.noted, ...worker.noted], []);
+  });
+}
+
 test('arguments that are wrong', async (t) => {
   for (const args of [[], ['--endpoint', 'tcp://127.0.0.1:1'], on('tcp://127.0.0.1:1'), on('tcp://127.0.0.1:1', '--data', '{'), on('tcp://127.0.0.1:1', '--data', '1', '--count', '0'), ['--nonsense']]) {
     assert.equal(await start(t, 'omdp-spec-client', args).exit, 2, args.join(' '));

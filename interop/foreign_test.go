@@ -1,0 +1,69 @@
+package interop_test
+
+import (
+	"path/filepath"
+	"slices"
+	"testing"
+
+	"github.com/zmq-omdp/omdp/interop/dialect"
+)
+
+// foreignBroker is a broker of another make, which our client and worker join.
+type foreignBroker struct {
+	name        string // of its kind
+	dialect     string // of ours
+	timeout     string // how its clients say that a request's time is over
+	beat        string // ms between two of its clients, which look after their timeouts then
+	heldTimeout int    // ms: after it the broker knows that a worker is lost
+	lost        exception
+}
+
+const forgets = "it forgets the requests of a worker that is lost, and tells nobody: the client's timeout"
+
+// forgotten is what becomes of a request whose worker is killed, at most brokers.
+var forgotten = exception{check: held, want: func(s said) []string { return []string{"error " + s.timeout} }, why: forgets}
+
+var foreignBrokers = []foreignBroker{
+	{"omdp-spec", "OMDP", `{"status":"TIMEOUT"}`, "5000", 60000, exception{}},
+	{"omdp-final", "OMDPFinal", `"C_TIMEOUT"`, "300", 1000, forgotten},
+	// Its workers take a hundred requests: a dead one would be given the next.
+	{"pigato", "PIGATO", `"C_TIMEOUT"`, "300", 3500, forgotten},
+	{"mdp02", "MDP02", `"TIMEOUT"`, "300", 1000, forgotten},
+	{"mdp01", "MDP01", `"TIMEOUT"`, "300", 1000, forgotten},
+}
+
+// Our client and our worker through brokers of other makes, with peers of these
+// makes and with one another.
+func TestForeignBrokers(t *testing.T) {
+	needPeers(t)
+	peer := buildPeer(t)
+	m := &table{title: "Through brokers of other makes, client-worker", corner: "broker", cells: map[[2]string]string{}}
+	columns := []string{"omdp-omdp", "omdp-its own", "its own-omdp"}
+	var rows []string
+	t.Run("cells", func(t *testing.T) {
+		for _, b := range foreignBrokers {
+			rows = append(rows, b.name)
+			if b.dialect != "OMDP" && !dialect.Have() {
+				continue // no such dialect yet
+			}
+			broker := start(t, b.name+"-broker", []string{"node", filepath.Join("js", b.name+"-broker.js"), "--endpoint", "tcp://127.0.0.1:*", "--heartbeat", "500"})
+			endpoint := broker.want("ready")
+			for i, column := range columns {
+				s := scene{client: "omdp", worker: "omdp", said: errorsOf["omdp"], heldTimeout: b.heldTimeout}
+				s.clientCommand = []string{peer, "client", "--endpoint", endpoint, "--dialect", b.dialect}
+				s.workCommand = []string{peer, "worker", "--endpoint", endpoint, "--dialect", b.dialect, "--heartbeat", "400"}
+				switch i {
+				case 1:
+					s.worker, s.workCommand = b.name, node(b.name, "worker", endpoint, "--heartbeat", "400")
+				case 2:
+					s.client, s.clientCommand = b.name, node(b.name, "client", endpoint, "--heartbeat", b.beat)
+					s.said = errorsOf[b.name]
+					s.said.timeout = b.timeout
+				}
+				s.except = append([]exception{b.lost}, slices.Clone(exceptions)...)
+				m.run(t, b.name, column, s)
+			}
+		}
+	})
+	m.print(rows, columns)
+}
