@@ -3,13 +3,15 @@ package interop_test
 import (
 	"fmt"
 	"slices"
+
+	"github.com/zmq-omdp/omdp"
 )
 
 // kind is one of those that meet at the broker.
 type kind struct {
 	name    string
-	dialect string   // of the broker's listener
-	client  []string // arguments of its client besides the usual
+	dialect omdp.Dialect // of the broker's listener
+	client  []string     // arguments of its client besides the usual
 }
 
 // never is a client's heartbeat that does not come in a test: the clients that
@@ -17,12 +19,12 @@ type kind struct {
 var never = []string{"--heartbeat", "100000"}
 
 var kinds = []kind{
-	{name: "omdp", dialect: "OMDP"},
-	{name: "omdp-spec", dialect: "OMDP"},
-	{name: "omdp-final", dialect: "OMDPFinal", client: never},
-	{name: "pigato", dialect: "PIGATO", client: never},
-	{name: "mdp02", dialect: "MDP02"},
-	{name: "mdp01", dialect: "MDP01"},
+	{name: "omdp", dialect: omdp.OMDP},
+	{name: "omdp-spec", dialect: omdp.OMDP},
+	{name: "omdp-final", dialect: omdp.OMDPFinal, client: never},
+	{name: "pigato", dialect: omdp.PIGATO, client: never},
+	{name: "mdp02", dialect: omdp.MDP02},
+	{name: "mdp01", dialect: omdp.MDP01},
 }
 
 // said is how the client of a kind prints an error.

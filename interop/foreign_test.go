@@ -2,19 +2,20 @@ package interop_test
 
 import (
 	"path/filepath"
+	"reflect"
 	"slices"
 	"testing"
 
-	"github.com/zmq-omdp/omdp/interop/dialect"
+	"github.com/zmq-omdp/omdp"
 )
 
 // foreignBroker is a broker of another make, which our client and worker join.
 type foreignBroker struct {
-	name        string // of its kind
-	dialect     string // of ours
-	timeout     string // how its clients say that a request's time is over
-	beat        string // ms between two of its clients, which look after their timeouts then
-	heldTimeout int    // ms: after it the broker knows that a worker is lost
+	name        string       // of its kind
+	dialect     omdp.Dialect // of ours
+	timeout     string       // how its clients say that a request's time is over
+	beat        string       // ms between two of its clients, which look after their timeouts then
+	heldTimeout int          // ms: after it the broker knows that a worker is lost
 	lost        exception
 }
 
@@ -24,12 +25,12 @@ const forgets = "it forgets the requests of a worker that is lost, and tells nob
 var forgotten = exception{check: held, want: func(s said) []string { return []string{"error " + s.timeout} }, why: forgets}
 
 var foreignBrokers = []foreignBroker{
-	{"omdp-spec", "OMDP", `{"status":"TIMEOUT"}`, "5000", 60000, exception{}},
-	{"omdp-final", "OMDPFinal", `"C_TIMEOUT"`, "300", 1000, forgotten},
+	{"omdp-spec", omdp.OMDP, `{"status":"TIMEOUT"}`, "5000", 60000, exception{}},
+	{"omdp-final", omdp.OMDPFinal, `"C_TIMEOUT"`, "300", 1000, forgotten},
 	// Its workers take a hundred requests: a dead one would be given the next.
-	{"pigato", "PIGATO", `"C_TIMEOUT"`, "300", 3500, forgotten},
-	{"mdp02", "MDP02", `"TIMEOUT"`, "300", 1000, forgotten},
-	{"mdp01", "MDP01", `"TIMEOUT"`, "300", 1000, forgotten},
+	{"pigato", omdp.PIGATO, `"C_TIMEOUT"`, "300", 3500, forgotten},
+	{"mdp02", omdp.MDP02, `"TIMEOUT"`, "300", 1000, forgotten},
+	{"mdp01", omdp.MDP01, `"TIMEOUT"`, "300", 1000, forgotten},
 }
 
 // Our client and our worker through brokers of other makes, with peers of these
@@ -40,18 +41,19 @@ func TestForeignBrokers(t *testing.T) {
 	m := &table{title: "Through brokers of other makes, client-worker", corner: "broker", cells: map[[2]string]string{}}
 	columns := []string{"omdp-omdp", "omdp-its own", "its own-omdp"}
 	var rows []string
+	_, have := reflect.TypeFor[omdp.WorkerConfig]().FieldByName("Dialect")
 	t.Run("cells", func(t *testing.T) {
 		for _, b := range foreignBrokers {
 			rows = append(rows, b.name)
-			if b.dialect != "OMDP" && !dialect.Have() {
+			if b.dialect != omdp.OMDP && !have {
 				continue // no such dialect yet
 			}
 			broker := start(t, b.name+"-broker", []string{"node", filepath.Join("js", b.name+"-broker.js"), "--endpoint", "tcp://127.0.0.1:*", "--heartbeat", "500"})
 			endpoint := broker.want("ready")
 			for i, column := range columns {
 				s := scene{client: "omdp", worker: "omdp", said: errorsOf["omdp"], heldTimeout: b.heldTimeout}
-				s.clientCommand = []string{peer, "client", "--endpoint", endpoint, "--dialect", b.dialect}
-				s.workCommand = []string{peer, "worker", "--endpoint", endpoint, "--dialect", b.dialect, "--heartbeat", "400"}
+				s.clientCommand = []string{peer, "client", "--endpoint", endpoint, "--dialect", b.dialect.String()}
+				s.workCommand = []string{peer, "worker", "--endpoint", endpoint, "--dialect", b.dialect.String(), "--heartbeat", "400"}
 				switch i {
 				case 1:
 					s.worker, s.workCommand = b.name, node(b.name, "worker", endpoint, "--heartbeat", "400")

@@ -11,7 +11,6 @@ import (
 	"time"
 
 	"github.com/zmq-omdp/omdp"
-	"github.com/zmq-omdp/omdp/interop/dialect"
 )
 
 // takeover is how long the client of a worker that was killed may wait for its
@@ -163,10 +162,6 @@ func TestMatrix(t *testing.T) {
 	t.Run("cells", func(t *testing.T) {
 		for _, c := range kinds {
 			for _, w := range kinds {
-				if endpoints[c.dialect] == "" || endpoints[w.dialect] == "" {
-					m.set(c.name, w.name, "-", nil) // no such dialect yet
-					continue
-				}
 				m.run(t, c.name, w.name, scene{
 					client: c.name, clientCommand: command(c, "client", c.client...),
 					worker: w.name, workCommand: command(w, "worker"),
@@ -196,19 +191,13 @@ func (m *table) run(t *testing.T, row, column string, s scene) {
 	})
 }
 
-// startBroker returns the broker's endpoint for each dialect.
-func startBroker(t *testing.T) map[string]string {
+// startBroker returns the endpoint of a broker for each dialect.
+func startBroker(t *testing.T) map[omdp.Dialect]string {
 	t.Helper()
 	const free = "tcp://127.0.0.1:*"
-	config := &omdp.BrokerConfig{Heartbeat: 500 * time.Millisecond}
-	listeners := []string{"OMDP"}
-	for _, k := range kinds {
-		if !slices.Contains(listeners, k.dialect) && dialect.Have() {
-			listeners = append(listeners, k.dialect)
-			if err := dialect.Listen(config, k.dialect, free); err != nil {
-				t.Fatal(err)
-			}
-		}
+	config := &omdp.BrokerConfig{Heartbeat: 500 * time.Millisecond, Dialect: omdp.OMDP}
+	for d := omdp.OMDPFinal; d <= omdp.MDP01; d++ {
+		config.Listeners = append(config.Listeners, omdp.Listener{Endpoint: free, Dialect: d})
 	}
 	b, err := omdp.NewBroker(free, config)
 	if err != nil {
@@ -218,9 +207,9 @@ func startBroker(t *testing.T) map[string]string {
 	if err := b.Start(); err != nil {
 		t.Fatal(err)
 	}
-	endpoints := map[string]string{}
+	endpoints := map[omdp.Dialect]string{}
 	for i, e := range b.Endpoints() {
-		endpoints[listeners[i]] = e
+		endpoints[omdp.OMDP+omdp.Dialect(i)] = e
 	}
 	return endpoints
 }

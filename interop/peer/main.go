@@ -1,7 +1,7 @@
 // Command peer is this library's own client, worker and broker with the command
 // lines of the foreign peers beside it (see ../README.md):
 //
-//	go run ./interop/peer broker -endpoint tcp://127.0.0.1:5555 -listen PIGATO=tcp://127.0.0.1:5556
+//	go run ./interop/peer broker -endpoint tcp://127.0.0.1:5555 -listen pigato=tcp://127.0.0.1:5556
 //	go run ./interop/peer worker -endpoint tcp://127.0.0.1:5555 -service echo
 //	go run ./interop/peer client -endpoint tcp://127.0.0.1:5555 -service echo -data '"hello"'
 //
@@ -89,7 +89,7 @@ func run(ctx context.Context, args []string, stdin io.Reader, stdout, stderr io.
 	f.SetOutput(stderr)
 	f.StringVar(&o.endpoint, "endpoint", "", "where the broker is")
 	f.StringVar(&o.service, "service", "", "`name` of the service")
-	f.StringVar(&o.dialect, "dialect", "", "of the broker, if it is of another make: OMDP, OMDPFinal, PIGATO, MDP02 or MDP01")
+	f.StringVar(&o.dialect, "dialect", "", "of the broker, if it is of another make: omdp, omdp-final, pigato, mdp02 or mdp01")
 	f.IntVar(&o.heartbeat, "heartbeat", 0, "`ms` between two heartbeats (default 2500)")
 	f.Func("listen", "`DIALECT=ENDPOINT` that a broker serves as well; may be given again", func(s string) error {
 		o.listen = append(o.listen, s)
@@ -132,10 +132,12 @@ func (o options) logger() *slog.Logger    { return slog.New(slog.NewTextHandler(
 // which endpoints it got. The services are the same at all of them.
 func broker(ctx context.Context, o options) error {
 	config := &omdp.BrokerConfig{Heartbeat: o.interval(), Logger: o.logger()}
-	for _, l := range o.listen {
-		if err := addListener(config, l); err != nil {
+	for _, s := range o.listen {
+		l, err := parseListener(s)
+		if err != nil {
 			return err
 		}
+		config.Listeners = append(config.Listeners, l)
 	}
 	b, err := omdp.NewBroker(o.endpoint, config)
 	if err != nil {

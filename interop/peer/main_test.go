@@ -48,7 +48,7 @@ func start(t *testing.T, args ...string) string {
 }
 
 func TestPeer(t *testing.T) {
-	endpoint := start(t, "broker", "-endpoint", "tcp://127.0.0.1:*", "-listen", "OMDP=tcp://127.0.0.1:*")
+	endpoint := start(t, "broker", "-endpoint", "tcp://127.0.0.1:*", "-listen", "omdp=tcp://127.0.0.1:*")
 	first, second, _ := strings.Cut(endpoint, " ")
 	start(t, "worker", "-endpoint", first, "-service", "echo")
 	for args, want := range map[string]string{
