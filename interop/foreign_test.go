@@ -38,7 +38,7 @@ var foreignBrokers = []foreignBroker{
 func TestForeignBrokers(t *testing.T) {
 	needPeers(t)
 	peer := buildPeer(t)
-	m := &table{title: "Through brokers of other makes, client-worker", corner: "broker", cells: map[[2]string]string{}}
+	m := &table{title: "Through brokers of other makes, client-worker", corner: "broker", cells: map[[2]string]result{}}
 	columns := []string{"omdp-omdp", "omdp-its own", "its own-omdp"}
 	var rows []string
 	_, have := reflect.TypeFor[omdp.WorkerConfig]().FieldByName("Dialect")

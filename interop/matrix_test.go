@@ -2,7 +2,6 @@ package interop_test
 
 import (
 	"fmt"
-	"os"
 	"path/filepath"
 	"slices"
 	"strings"
@@ -20,50 +19,53 @@ const takeover = 2 * time.Second
 // slots bound how many cells run at a time: each has three processes.
 var slots = make(chan struct{}, 3)
 
-// table is a matrix under way: what each cell came to.
+// table is a matrix under way: what each cell came to, and why it differs.
 type table struct {
 	title, corner string
 
 	mu    sync.Mutex
-	cells map[[2]string]string // by row and column
-	notes []string             // numbered from 1
+	cells map[[2]string]result // by row and column
 }
 
-// set notes what a cell came to: the reasons of what differs there.
-func (m *table) set(row, column, state string, why []string) {
+type result struct {
+	state string
+	why   []string
+}
+
+func (m *table) set(row, column string, r result) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	for _, w := range why {
-		i := slices.Index(m.notes, w)
-		if i < 0 {
-			i, m.notes = len(m.notes), append(m.notes, w)
-		}
-		state += fmt.Sprintf(" %d", i+1)
-	}
-	m.cells[[2]string{row, column}] = state
+	m.cells[[2]string{row, column}] = r
 }
 
-// print writes the rows and columns, and the reasons.
+// print writes the rows and columns, and the reasons by their numbers.
 func (m *table) print(rows, columns []string) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
+	var reasons []string
 	b := &strings.Builder{}
-	line := func(first string, cell func(column string) string) {
-		fmt.Fprintf(b, "  %-16s", first)
-		for _, c := range columns {
-			fmt.Fprintf(b, " %-15s", cell(c))
-		}
-		b.WriteString("\n")
+	fmt.Fprintf(b, "\n%s\n  %-15s", m.title, m.corner)
+	for _, c := range columns {
+		fmt.Fprintf(b, " %-13s", c)
 	}
-	fmt.Fprintf(b, "\n%s\n", m.title)
-	line(m.corner, func(c string) string { return c })
 	for _, r := range rows {
-		line(r, func(c string) string { return m.cells[[2]string{r, c}] })
+		fmt.Fprintf(b, "\n  %-15s", r)
+		for _, c := range columns {
+			cell := m.cells[[2]string{r, c}]
+			text := cell.state
+			for _, w := range cell.why {
+				if !slices.Contains(reasons, w) {
+					reasons = append(reasons, w)
+				}
+				text += fmt.Sprintf(" %d", slices.Index(reasons, w)+1)
+			}
+			fmt.Fprintf(b, " %-13s", text)
+		}
 	}
-	for i, why := range m.notes {
-		fmt.Fprintf(b, "  %d: %s\n", i+1, why)
+	for i, why := range reasons {
+		fmt.Fprintf(b, "\n  %d: %s", i+1, why)
 	}
-	fmt.Fprint(os.Stdout, b.String())
+	fmt.Println(b.String())
 }
 
 // scene is one cell: a client, two workers, and what may differ there.
@@ -148,7 +150,7 @@ func killHolder(t *testing.T, workers []*proc) time.Time {
 func TestMatrix(t *testing.T) {
 	needPeers(t)
 	peer, endpoints := buildPeer(t), startBroker(t)
-	m := &table{title: "Through omdp's broker", corner: `client \ worker`, cells: map[[2]string]string{}}
+	m := &table{title: "Through omdp's broker", corner: `client \ worker`, cells: map[[2]string]result{}}
 	command := func(k kind, role string, more ...string) []string {
 		if k.name == "omdp" {
 			return []string{peer, role, "--endpoint", endpoints[k.dialect]}
@@ -185,7 +187,7 @@ func (m *table) run(t *testing.T, row, column string, s scene) {
 			if t.Failed() {
 				state = "FAIL"
 			}
-			m.set(row, column, state, reasons)
+			m.set(row, column, result{state, reasons})
 		}()
 		reasons = s.play(t)
 	})
@@ -212,4 +214,32 @@ func startBroker(t *testing.T) map[omdp.Dialect]string {
 		endpoints[omdp.OMDP+omdp.Dialect(i)] = e
 	}
 	return endpoints
+}
+
+// A listener that is not told a dialect: the Majordomo peers name theirs, a
+// PIGATO worker shows it, others are omdp's.
+func TestAuto(t *testing.T) {
+	needPeers(t)
+	peer := buildPeer(t)
+	b, err := omdp.NewBroker("tcp://127.0.0.1:*", &omdp.BrokerConfig{Heartbeat: 500 * time.Millisecond})
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { b.Close() })
+	if err := b.Start(); err != nil {
+		t.Fatal(err)
+	}
+	m := &table{cells: map[[2]string]result{}}
+	command := func(kind, role string) []string {
+		if kind == "omdp" {
+			return []string{peer, role, "--endpoint", b.Endpoint()}
+		}
+		return node(kind, role, b.Endpoint())
+	}
+	for _, p := range [][2]string{{"omdp", "mdp02"}, {"omdp-spec", "mdp01"}, {"mdp01", "omdp"}, {"mdp02", "pigato"}} {
+		m.run(t, p[0], p[1], scene{
+			client: p[0], clientCommand: command(p[0], "client"), worker: p[1], workCommand: command(p[1], "worker"),
+			said: errorsOf[p[0]], except: exceptions, heldTimeout: 60000, takeover: takeover,
+		})
+	}
 }
