@@ -67,5 +67,5 @@ func TestForeignBrokers(t *testing.T) {
 			}
 		}
 	})
-	m.print(rows, columns)
+	m.print(t, rows, columns)
 }

@@ -2,6 +2,7 @@ package interop_test
 
 import (
 	"fmt"
+	"os"
 	"path/filepath"
 	"slices"
 	"strings"
@@ -38,18 +39,37 @@ func (m *table) set(row, column string, r result) {
 	m.cells[[2]string{row, column}] = r
 }
 
-// print writes the rows and columns, and the reasons by their numbers.
-func (m *table) print(rows, columns []string) {
+// print writes the rows and columns, and the reasons by their numbers. README.md
+// has the same.
+func (m *table) print(t *testing.T, rows, columns []string) {
+	t.Helper()
+	text := m.text(rows, columns)
+	fmt.Println("\n" + text)
+	readme, err := os.ReadFile("README.md")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if !t.Failed() && !strings.Contains(string(readme), text) {
+		t.Error("README.md has another matrix: put this one there")
+	}
+}
+
+func (m *table) text(rows, columns []string) string {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	var reasons []string
 	b := &strings.Builder{}
-	fmt.Fprintf(b, "\n%s\n  %-15s", m.title, m.corner)
-	for _, c := range columns {
-		fmt.Fprintf(b, " %-13s", c)
+	row := func(cells []string) {
+		text := ""
+		for i, c := range cells {
+			text += fmt.Sprintf(" %-*s", []int{15, 13}[min(i, 1)], c)
+		}
+		b.WriteString("\n " + strings.TrimRight(text, " "))
 	}
+	b.WriteString(m.title)
+	row(append([]string{m.corner}, columns...))
 	for _, r := range rows {
-		fmt.Fprintf(b, "\n  %-15s", r)
+		cells := []string{r}
 		for _, c := range columns {
 			cell := m.cells[[2]string{r, c}]
 			text := cell.state
@@ -59,13 +79,14 @@ func (m *table) print(rows, columns []string) {
 				}
 				text += fmt.Sprintf(" %d", slices.Index(reasons, w)+1)
 			}
-			fmt.Fprintf(b, " %-13s", text)
+			cells = append(cells, text)
 		}
+		row(cells)
 	}
 	for i, why := range reasons {
 		fmt.Fprintf(b, "\n  %d: %s", i+1, why)
 	}
-	fmt.Println(b.String())
+	return b.String()
 }
 
 // scene is one cell: a client, two workers, and what may differ there.
@@ -172,7 +193,7 @@ func TestMatrix(t *testing.T) {
 			}
 		}
 	})
-	m.print(names, names)
+	m.print(t, names, names)
 }
 
 // run plays the scene of one cell beside others.
