@@ -4,7 +4,9 @@ import (
 	"bufio"
 	"bytes"
 	"encoding/json"
+	"fmt"
 	"io"
+	"os"
 	"os/exec"
 	"slices"
 	"strings"
@@ -39,6 +41,7 @@ func start(t *testing.T, name string, command []string) *proc {
 	t.Helper()
 	p := &proc{t: t, name: name, cmd: exec.Command(command[0], command[1:]...), lines: make(chan string, 1000), done: make(chan struct{})}
 	p.cmd.Stderr = p
+	p.cmd.Env = append(os.Environ(), fmt.Sprint("OMDP_STARTER=", os.Getpid()))
 	stdout, err := p.cmd.StdoutPipe()
 	if err != nil {
 		t.Fatal(err)

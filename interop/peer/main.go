@@ -45,9 +45,13 @@ func main() {
 	}
 }
 
-// watchParent calls stop when the process that started this one is gone.
+// watchParent calls stop when the process that started this one is gone: one
+// that says its id is also missed if it went before this could look.
 func watchParent(ctx context.Context, stop func()) <-chan struct{} {
 	parent, done := os.Getppid(), make(chan struct{})
+	if starter, err := strconv.Atoi(os.Getenv("OMDP_STARTER")); err == nil {
+		parent = starter
+	}
 	go func() {
 		defer close(done)
 		again := time.NewTicker(500 * time.Millisecond)

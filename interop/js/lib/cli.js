@@ -96,9 +96,10 @@ function json(data) {
   }
 }
 
-// orphaned calls back when the process that started this one is gone.
+// orphaned calls back when the process that started this one is gone: one that
+// says its id is also missed if it went before this could look.
 function orphaned(then) {
-  const parent = process.ppid;
+  const parent = Number(process.env.OMDP_STARTER) || process.ppid;
   return setInterval(() => {
     if (process.ppid !== parent) {
       then();
