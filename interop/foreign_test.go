@@ -49,10 +49,15 @@ func TestForeignBrokers(t *testing.T) {
 				continue // no such dialect yet
 			}
 			broker := start(t, b.name+"-broker", []string{"node", filepath.Join("js", b.name+"-broker.js"), "--endpoint", "tcp://127.0.0.1:*", "--heartbeat", "500"})
+			t.Cleanup(func() {
+				if notes := broker.notes(); notes != "" { // what it did not understand
+					t.Errorf("the broker of %s noted\n%s", b.name, notes)
+				}
+			})
 			endpoint := broker.want("ready")
 			for i, column := range columns {
 				s := scene{client: "omdp", worker: "omdp", said: errorsOf["omdp"], heldTimeout: b.heldTimeout}
-				s.clientCommand = []string{peer, "client", "--endpoint", endpoint, "--dialect", b.dialect.String()}
+				s.clientCommand = []string{peer, "client", "--endpoint", endpoint, "--dialect", b.dialect.String(), "--heartbeat", "300"}
 				s.workCommand = []string{peer, "worker", "--endpoint", endpoint, "--dialect", b.dialect.String(), "--heartbeat", "400"}
 				switch i {
 				case 1:
