@@ -60,11 +60,11 @@ func (m *table) text(rows, columns []string) string {
 	var reasons []string
 	b := &strings.Builder{}
 	row := func(cells []string) {
-		text := ""
+		var text strings.Builder
 		for i, c := range cells {
-			text += fmt.Sprintf(" %-*s", []int{15, 13}[min(i, 1)], c)
+			text.WriteString(fmt.Sprintf(" %-*s", []int{15, 13}[min(i, 1)], c))
 		}
-		b.WriteString("\n " + strings.TrimRight(text, " "))
+		b.WriteString("\n " + strings.TrimRight(text.String(), " "))
 	}
 	b.WriteString(m.title)
 	row(append([]string{m.corner}, columns...))
@@ -72,14 +72,15 @@ func (m *table) text(rows, columns []string) string {
 		cells := []string{r}
 		for _, c := range columns {
 			cell := m.cells[[2]string{r, c}]
-			text := cell.state
+			var text strings.Builder
+			text.WriteString(cell.state)
 			for _, w := range cell.why {
 				if !slices.Contains(reasons, w) {
 					reasons = append(reasons, w)
 				}
-				text += fmt.Sprintf(" %d", slices.Index(reasons, w)+1)
+				text.WriteString(fmt.Sprintf(" %d", slices.Index(reasons, w)+1))
 			}
-			cells = append(cells, text)
+			cells = append(cells, text.String())
 		}
 		row(cells)
 	}
