@@ -62,7 +62,7 @@ func (m *table) text(rows, columns []string) string {
 	row := func(cells []string) {
 		var text strings.Builder
 		for i, c := range cells {
-			text.WriteString(fmt.Sprintf(" %-*s", []int{15, 13}[min(i, 1)], c))
+			fmt.Fprintf(&text, " %-*s", []int{15, 13}[min(i, 1)], c)
 		}
 		b.WriteString("\n " + strings.TrimRight(text.String(), " "))
 	}
@@ -78,7 +78,7 @@ func (m *table) text(rows, columns []string) string {
 				if !slices.Contains(reasons, w) {
 					reasons = append(reasons, w)
 				}
-				text.WriteString(fmt.Sprintf(" %d", slices.Index(reasons, w)+1))
+				fmt.Fprintf(&text, " %d", slices.Index(reasons, w)+1)
 			}
 			cells = append(cells, text.String())
 		}
