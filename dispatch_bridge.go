@@ -181,11 +181,11 @@ func (d *dispatcher) clears(p *peer, m *message) {
 }
 
 // overdueAt is when a slot counts as forgotten by its worker, which is silent
-// about it for the limit. Where beats for requests are not known, its beats stand
-// for all that it holds, but not for ever.
+// about it for the limit. Where beats for requests are not known, or not known
+// to be known, its beats stand for all that it holds, but not for ever.
 func (d *dispatcher) overdueAt(w *peer, sl *slot, limit time.Duration) instant {
 	at := d.clock.silentSince(sl.progress) + limit
-	if sl.req != nil && !w.wire.beatsRequest {
+	if sl.req != nil && (!w.wire.beatsRequest || w.unclear) {
 		at = d.clock.silentSince(max(sl.progress, w.seen)) + limit
 		if most := d.lim.inProgress; most > 0 {
 			at = min(at, d.clock.silentSince(sl.progress)+most)
@@ -201,7 +201,9 @@ func (d *dispatcher) onBareBeat(w *peer, m *message) {
 		return
 	case w.wire.beatsRequest: // it beats bare only when it holds nothing
 		d.freeDraining(w)
-		return
+		if !w.unclear {
+			return
+		}
 	}
 	if m.level > 0 && m.level != w.concurrency {
 		w.concurrency = d.clip(w, m.level)
