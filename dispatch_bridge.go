@@ -5,12 +5,6 @@ import "time"
 // What the core does for peers of several dialects. Which dialect a peer speaks
 // it knows only by what that can say (wire).
 
-// listens is what a listener takes.
-type listens struct {
-	dialect Dialect
-	drops   bool // partials, towards clients that know none; else they are joined to the final
-}
-
 // bridge is what a request needs where a dialect says less, or more, than OMDP.
 type bridge struct {
 	name    string   // that was asked for, where it is a pattern's; else empty
@@ -25,9 +19,7 @@ type bridge struct {
 
 // forget lets go what a request kept.
 func (d *dispatcher) forget(b *bridge) {
-	if b.has {
-		d.queuedBytes -= int64(len(b.data))
-	}
+	d.letGoKept(b)
 	d.joined -= b.size
 	*b = bridge{}
 }
@@ -45,9 +37,9 @@ func (d *dispatcher) read(l int, id []byte, f [][]byte, m *message) bool {
 	p := d.peers[l][string(id)]
 	m.from = p
 	if p == nil || p.wire == nil {
-		ok := parseFirst(d.listens[l].dialect, f, m)
+		ok := parseFirst(d.dialects[l], f, m)
 		d.stranger = m.wire()
-		if !ok && m.wire().dialect != d.listens[l].dialect && d.listens[l].dialect != Auto {
+		if !ok && m.wire().dialect != d.dialects[l] && d.dialects[l] != Auto {
 			d.stats.WrongDialect++
 		}
 		return ok
@@ -121,7 +113,7 @@ const clearTime = 50 * time.Millisecond
 // greet answers a worker's READY where its dialect has an answer. One whose
 // dialect is unclear is given nothing for a moment.
 func (d *dispatcher) greet(p *peer) {
-	if p.wire.vague && !p.adv && d.listens[p.listener].dialect == Auto {
+	if p.wire.vague && !p.adv && d.dialects[p.listener] == Auto {
 		p.unclear, p.clearAt = true, d.now+clearTime
 	}
 	if p.wire.answers {
@@ -151,12 +143,18 @@ func (d *dispatcher) clears(p *peer, m *message) {
 	d.pump(p.service)
 }
 
-// progressOf is when a worker was last heard of about a slot.
-func (w *peer) progressOf(sl *slot) instant {
+// overdueAt is when a slot counts as forgotten by its worker, which is silent
+// about it for the limit. Where beats for requests are not known, its beats stand
+// for all that it holds, but not for ever.
+func (d *dispatcher) overdueAt(w *peer, sl *slot, limit time.Duration) instant {
+	at := d.clock.silentSince(sl.progress) + limit
 	if sl.req != nil && !w.wire.beatsRequest {
-		return max(sl.progress, w.seen) // its beats stand for all that it holds
+		at = d.clock.silentSince(max(sl.progress, w.seen)) + limit
+		if most := d.lim.inProgress; most > 0 {
+			at = min(at, d.clock.silentSince(sl.progress)+most)
+		}
 	}
-	return sl.progress
+	return at
 }
 
 // onBareBeat: a worker's beat for no request.
@@ -195,9 +193,18 @@ func (d *dispatcher) retain(r *request, w *peer, data, options []byte, f form) {
 			b.options = nil
 		}
 	}
-	if w.wire.rejects {
-		d.queuedBytes += int64(len(data) - len(b.data))
+	if size := int64(len(data)); w.wire.rejects && d.queuedBytes+size <= d.lim.totalBytes {
+		d.letGoKept(b)
+		d.queuedBytes += size
 		b.data, b.form, b.has = append(b.data[:0], data...), f, true
+	}
+}
+
+// letGoKept forgets the data that was kept of a request in progress.
+func (d *dispatcher) letGoKept(b *bridge) {
+	if b.has {
+		d.queuedBytes -= int64(len(b.data))
+		b.has = false
 	}
 }
 
@@ -217,18 +224,20 @@ func (d *dispatcher) onReject(w *peer, m *message) {
 	d.freeSlot(sl)
 	switch {
 	case r == nil:
-	case partial || !r.bridge.has:
+	case partial:
 		r.slot = nil
 		d.end(r, statusRejected, "", "")
 	default:
 		r.slot = nil
 		r.attempt--
-		if r.bridge.back++; r.bridge.back >= r.service.workers {
+		b := &r.bridge
+		if b.back++; b.back >= r.service.workers || !b.has {
 			d.end(r, statusRejected, "false", "")
 			break
 		}
-		r.form = r.bridge.form
-		r.keep(r.bridge.data, r.bridge.options, d.store)
+		r.form = b.form
+		r.keep(b.data, b.options, d.store)
+		d.letGoKept(b)
 		d.enqueue(r, false)
 	}
 	d.setReady(w)
@@ -237,7 +246,7 @@ func (d *dispatcher) onReject(w *peer, m *message) {
 
 // join keeps a partial for a client whose dialect has none, to go with the final.
 func (d *dispatcher) join(r *request, m *message) {
-	if d.listens[r.client.listener].drops {
+	if d.lim.dropPartials {
 		return
 	}
 	m.saysOf()

@@ -134,7 +134,7 @@ func (d *dispatcher) sayTo(r *request, status, executed string) {
 // sayDisconnect answers a worker in its dialect, or in that of a listener.
 func (d *dispatcher) sayDisconnect(l int, id []byte, w *wire) {
 	if w == nil {
-		w = wires[d.listens[l].dialect]
+		w = wires[d.dialects[l]]
 	}
 	w.appendFarewell(d.openUnknown(l), string(id))
 	d.closeUnknown(l)
@@ -341,6 +341,7 @@ func (d *dispatcher) unsent(out *batch.Out, i int, o origin) *request {
 		m.options = o.req.bridge.options
 	}
 	o.req.keep(m.data, m.options, d.store)
+	d.letGoKept(&o.req.bridge)
 	return o.req
 }
 
@@ -478,6 +479,14 @@ func (d *dispatcher) retry() {
 // finish ends a step: peers whose backlog went over the limit are dealt with
 // here, where no list is being walked.
 func (d *dispatcher) finish() {
+	for len(d.relieved) > 0 {
+		w := d.relieved[len(d.relieved)-1]
+		d.relieved = d.relieved[:len(d.relieved)-1]
+		if !w.dead {
+			d.setReady(w)
+			d.pump(w.service)
+		}
+	}
 	for len(d.overflowed) > 0 {
 		p := d.overflowed[0]
 		d.overflowed = append(d.overflowed[:0], d.overflowed[1:]...)

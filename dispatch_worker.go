@@ -253,7 +253,7 @@ func (d *dispatcher) growLost(p *peer) {
 // setReady keeps p in its service's list of free workers exactly while it may
 // be given a request. It joins at the end: the least recently used is first.
 func (d *dispatcher) setReady(p *peer) {
-	may := p.role == roleWorker && !p.dead && !p.draining && !p.unreachable && !p.backlog.blocked() && !p.resting && p.held < p.concurrency && p.clearAt <= d.now
+	may := p.role == roleWorker && !p.dead && !p.draining && !p.unreachable && !p.backlog.blocked() && !p.resting && p.held < p.concurrency && p.clearAt == 0
 	switch {
 	case may && !p.ready.listed():
 		p.service.ready.pushBack(&p.ready)
@@ -467,6 +467,11 @@ func (d *dispatcher) drainSlot(sl *slot, cause string) {
 	w := sl.worker
 	sl.req = nil
 	sl.progress = d.now
+	if w.wire.takesOver {
+		d.takeBack(sl)
+		d.relieved = append(d.relieved, w)
+		return
+	}
 	if w.adv && cause != "" {
 		appendToWorker(d.open(w), w.id, opCancel, sl.token[:], sl.rid[:sl.ridLen], cause)
 		d.close(w, origin{})
@@ -494,7 +499,7 @@ func (d *dispatcher) onWorkerTick(w *peer) {
 	for k := w.slots.head; k != nil; {
 		sl := k.owner
 		k = k.next
-		if at := d.clock.silentSince(w.progressOf(sl)) + limit; at > d.now {
+		if at := d.overdueAt(w, sl, limit); at > d.now {
 			next = min(next, at)
 			continue
 		}
@@ -502,7 +507,7 @@ func (d *dispatcher) onWorkerTick(w *peer) {
 		case sl.req != nil: // nothing heard of it for the liveness (I19)
 			d.stats.Stalled++
 			d.end(sl.req, statusWorkerLost, "", causeStalled)
-		case w.adv || w.wire.rejects: // it does not beat for it: it does not hold it; or it goes on with others beside it
+		case w.adv || w.wire.several: // it does not beat for it: it does not hold it; or it goes on with others beside it
 			d.takeBack(sl)
 			freed = true
 		default: // a Node worker that holds a request drops the next one: let it start anew

@@ -46,11 +46,12 @@ type wire struct {
 	beatsRequest bool // its workers beat for each request in progress, and beat bare when they hold none
 	watches      bool // its workers take a beat for a request as a sign of its client's life
 	answers      bool // the broker answers READY and each beat
+	several      bool // its workers tell how many requests they take at a time
 	rejects      bool // its workers may hand a request back
+	takesOver    bool // its workers take a request while they work on one that has ended
 	patterns     bool // its workers may register for patterns of names
 	vague        bool // its workers' first message is other dialects' as well
 	beats        bool // its clients beat
-	levels       bool // its workers tell their concurrency in their heartbeats
 
 	asks   string // what its own clients write in their options besides the timeout
 	frames int    // the most that a message to its clients may have
@@ -63,8 +64,8 @@ var wires [len(dialectTexts)]*wire
 func init() {
 	wires = [...]*wire{
 		OMDP:      {codec: omdpCodec{}, dialect: OMDP, extends: true, numbered: true, options: true, partials: true, noticed: true, beatsRequest: true, watches: true, vague: true, beats: true, frames: maxFrames},
-		OMDPFinal: {codec: finalCodec{}, dialect: OMDPFinal, numbered: true, partials: true, watches: true, beats: true, frames: maxFrames},
-		PIGATO:    {codec: pigatoCodec{}, dialect: PIGATO, numbered: true, options: true, partials: true, watches: true, answers: true, rejects: true, patterns: true, beats: true, levels: true, asks: `,"retry":0`, frames: maxFrames},
+		OMDPFinal: {codec: finalCodec{}, dialect: OMDPFinal, numbered: true, partials: true, watches: true, takesOver: true, beats: true, frames: maxFrames},
+		PIGATO:    {codec: pigatoCodec{}, dialect: PIGATO, numbered: true, options: true, partials: true, watches: true, answers: true, several: true, rejects: true, patterns: true, beats: true, asks: `,"retry":0`, frames: maxFrames},
 		MDP02:     {codec: mdp02, dialect: MDP02, opaque: true, partials: true, frames: maxReplyFrames},
 		MDP01:     {codec: mdp01, dialect: MDP01, opaque: true, frames: maxReplyFrames},
 	}

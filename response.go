@@ -208,7 +208,7 @@ func (r *Response) Heartbeat() error {
 	err := r.stopped()
 	if err == nil {
 		n := 0
-		if r.worker.wire.levels {
+		if r.worker.wire.several {
 			n = r.worker.concurrency()
 		}
 		r.worker.wire.appendWorkerBeat(o, n, r.task.token(), r.task.rid())

@@ -195,7 +195,7 @@ func (s *workerSession) setConcurrency(n int) { s.concurrency = n }
 // that advertised, or whose dialect has heartbeats for that. Others give one
 // request at a time whatever is said.
 func (s *workerSession) unsaid() bool {
-	return (s.known() || s.wire.levels) && !s.over && s.said != s.concurrency
+	return (s.known() || s.wire.several) && !s.over && s.said != s.concurrency
 }
 
 // appendReady registers for a service.
@@ -205,7 +205,7 @@ func (s *workerSession) appendReady(o *batch.Out, service string, self *caps) {
 		return
 	}
 	s.wire.appendReady(o, service)
-	if s.wire.levels { // PIGATO 0.0.46's worker beats at once
+	if s.wire.several { // PIGATO 0.0.46's worker beats at once
 		s.wire.appendWorkerBeat(o, s.concurrency, "", "")
 	}
 }
