@@ -132,7 +132,7 @@ func newPendingTable(c tableConfig) *pendingTable {
 	}
 	c.each = max(c.each, 1)
 	t := &pendingTable{
-		tableConfig: c, links: make([]tableLink, c.links), entries: map[uint64]*pending{},
+		tableConfig: c, links: make([]tableLink, c.links), group: -1, entries: map[uint64]*pending{},
 		fresh: 1 << 62, timing: timing{alarm: never}, budget: newRetryBudget(c.budget),
 	}
 	for i := range t.links {

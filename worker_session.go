@@ -19,6 +19,7 @@ var (
 	errClientGone     = causeOf(ErrCanceled, "client gone")
 	errBreach         = causeOf(ErrProtocol, "more was sent than is allowed")
 	errStalled        = causeOf(ErrCanceled, "the broker heard nothing of it for too long")
+	errOvertaken      = causeOf(ErrCanceled, "the broker has given it up, and gave the next one")
 	errLinkLost       = causeOf(ErrBrokerLost, "the connection ended")
 	errWorkerClosed   = causeOf(ErrClosed, "the worker stops")
 	errHandlerDone    = causeOf(ErrEnded, "the handler returned")
@@ -298,6 +299,9 @@ func (s *workerSession) most() int {
 func (s *workerSession) onRequest(now instant, m *message, a *arrivals, take func(*message, *extra) *task) {
 	var scratch [1 + maxIdentity + maxRID]byte
 	key := appendKey(scratch[:0], m.token, m.rid)
+	if s.wire.takesOver && s.byKey[string(key)] == nil {
+		s.overtake(a)
+	}
 	if len(s.all) >= s.most() || s.byKey[string(key)] != nil {
 		s.dropped++
 		return
@@ -337,6 +341,25 @@ func (s *workerSession) onRequest(now instant, m *message, a *arrivals, take fun
 		return
 	}
 	a.run = append(a.run, t)
+}
+
+// overtake makes room for the next request, where a broker gives it while it knows
+// of no other: the oldest was given up, and nobody wants an answer to it.
+func (s *workerSession) overtake(a *arrivals) {
+	if len(s.all) < s.concurrency {
+		return
+	}
+	oldest := s.all[0]
+	for _, t := range s.all {
+		if t.since < oldest.since {
+			oldest = t
+		}
+	}
+	s.release(oldest)
+	if !oldest.told {
+		oldest.told = true
+		a.ended = append(a.ended, ending{oldest, errOvertaken})
+	}
 }
 
 // deadlineOf is when a request's time is over: by the time that the broker says
