@@ -2,7 +2,6 @@ package main
 
 import (
 	"fmt"
-	"reflect"
 	"strings"
 
 	"github.com/zmq-omdp/omdp"
@@ -27,24 +26,4 @@ func parseListener(s string) (l omdp.Listener, err error) {
 	l.Endpoint = endpoint
 	l.Dialect, err = parseDialect(name)
 	return l, err
-}
-
-// setDialect sets that of a *WorkerConfig or *ClientConfig, which do not have it yet.
-func setDialect(config any, name string) error {
-	if name == "" {
-		return nil
-	}
-	d, err := parseDialect(name)
-	if err != nil {
-		return err
-	}
-	f := reflect.ValueOf(config).Elem().FieldByName("Dialect")
-	if !f.IsValid() {
-		if d == omdp.OMDP {
-			return nil
-		}
-		return fmt.Errorf("this library has no %v peers", d)
-	}
-	f.SetUint(uint64(d))
-	return nil
 }

@@ -71,13 +71,14 @@ func watchParent(ctx context.Context, stop func()) <-chan struct{} {
 var errUsage = errors.New("usage")
 
 type options struct {
-	endpoint, service, dialect, data string
-	listen                           []string
-	slow, heartbeat, timeout, count  int
-	stdin                            bool
-	out                              *lines
-	in                               io.Reader
-	errors                           io.Writer
+	endpoint, service, data         string
+	dialect                         omdp.Dialect
+	listen                          []string
+	slow, heartbeat, timeout, count int
+	stdin                           bool
+	out                             *lines
+	in                              io.Reader
+	errors                          io.Writer
 }
 
 var roles = map[string]func(context.Context, options) error{"broker": broker, "worker": worker, "client": client}
@@ -93,7 +94,10 @@ func run(ctx context.Context, args []string, stdin io.Reader, stdout, stderr io.
 	f.SetOutput(stderr)
 	f.StringVar(&o.endpoint, "endpoint", "", "where the broker is")
 	f.StringVar(&o.service, "service", "", "`name` of the service")
-	f.StringVar(&o.dialect, "dialect", "", "of the broker, if it is of another make: omdp, omdp-final, pigato, mdp02 or mdp01")
+	f.Func("dialect", "`NAME` of what the broker speaks, if it is of another make: omdp, omdp-final, pigato, mdp02 or mdp01", func(s string) (err error) {
+		o.dialect, err = parseDialect(s)
+		return err
+	})
 	f.IntVar(&o.heartbeat, "heartbeat", 0, "`ms` between two heartbeats (default 2500)")
 	f.Func("listen", "`DIALECT=ENDPOINT` that a broker serves as well; may be given again", func(s string) error {
 		o.listen = append(o.listen, s)
@@ -158,9 +162,7 @@ func broker(ctx context.Context, o options) error {
 
 func worker(ctx context.Context, o options) error {
 	config := &omdp.WorkerConfig{Heartbeat: o.interval(), Logger: o.logger()}
-	if err := setDialect(config, o.dialect); err != nil {
-		return err
-	}
+	config.Dialect = o.dialect
 	w, err := omdp.NewWorker(o.endpoint, o.service, config)
 	if err != nil {
 		return err
@@ -230,9 +232,7 @@ type question struct {
 
 func client(ctx context.Context, o options) error {
 	config := &omdp.ClientConfig{Heartbeat: o.interval(), Logger: o.logger()}
-	if err := setDialect(config, o.dialect); err != nil {
-		return err
-	}
+	config.Dialect = o.dialect
 	c, err := omdp.NewClient(o.endpoint, config)
 	if err != nil {
 		return err
