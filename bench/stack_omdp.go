@@ -94,7 +94,7 @@ type omdpClient struct {
 }
 
 func (s omdpStack) dial(w work) (client, error) {
-	c, err := omdp.NewClient(w.Endpoint, &omdp.ClientConfig{MaxOutstanding: -1, MaxWindow: w.MaxWindow, Dialect: s.dialect, MaxConnections: max(w.InFlight, 1)})
+	c, err := omdp.NewClient(w.Endpoint, &omdp.ClientConfig{MaxOutstanding: -1, MaxWindow: w.MaxWindow, Dialect: s.dialect, MaxConnections: w.connections()})
 	if err != nil {
 		return nil, err
 	}
@@ -202,4 +202,12 @@ func (c *omdpClient) pipeline(l *load) error {
 	}
 	<-over
 	return l.err()
+}
+
+// connections is how many a client may open where a request needs one to itself.
+func (w work) connections() int {
+	if w.Each {
+		return w.InFlight
+	}
+	return 0
 }
