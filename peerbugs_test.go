@@ -31,9 +31,9 @@ var otherMakes = []otherMake{
 	{omdp.MDP01, "|MDPC01|SERVICE|DATA", "|MDPW01|\x01|SERVICE", "|MDPW01|\x03|CID||DATA", "|MDPW01|\x04", "|MDPC01|SERVICE|DATA", 3},
 }
 
-// overDialects runs a test with peers of each, at a broker that has a listener
+// overMakes runs a test with peers of each, at a broker that has a listener
 // for them besides its own: b.Endpoints()[1].
-func overDialects(t *testing.T, f func(t *testing.T, b *omdp.Broker, x otherMake)) {
+func overMakes(t *testing.T, f func(t *testing.T, b *omdp.Broker, x otherMake)) {
 	for _, x := range otherMakes {
 		t.Run(x.dialect.String(), func(t *testing.T) {
 			t.Parallel()
@@ -112,7 +112,7 @@ func TestPeerBugShortMessages(t *testing.T) {
 		"W|6", "W|6|x", "W|7", "W|7|x", "W|7|x||y", "W|9", "X", "X|1",
 	}
 	majordomo := []string{"HEADc", "HEADc|", "HEADc|\x01", "HEADc|\x01|", "HEADc|\x01|echo", "HEADc|\x09|echo|x", "HEADc||echo|x", "HEADw", "HEADw|", "HEADw|\x01", "HEADw|\x01|", "HEADw|\x03", "HEADw|\x04|x", "HEADw|\x04|x|", "HEADw|\x04|x||y", "HEADw|\x03|x|y|z", "HEADw|\x0a|x", "HEADw|\x01\x01|echo", "HEADx|\x01|echo|x", "aaa4", "|", "||"}
-	overDialects(t, func(t *testing.T, b *omdp.Broker, x otherMake) {
+	overMakes(t, func(t *testing.T, b *omdp.Broker, x otherMake) {
 		messages := digits
 		switch x.dialect {
 		case omdp.MDP02:
@@ -147,7 +147,7 @@ func TestPeerBugShortMessages(t *testing.T) {
 // with the same one get each its own answer. (Majordomo's have no id at all.)
 func TestPeerBugSameID(t *testing.T) {
 	t.Parallel()
-	overDialects(t, func(t *testing.T, b *omdp.Broker, x otherMake) {
+	overMakes(t, func(t *testing.T, b *omdp.Broker, x otherMake) {
 		h := newHeld()
 		addWorker(t, b, "echo", &omdp.WorkerConfig{Concurrency: 2}, h.handle)
 		one, two := x.asks(t, b, "echo", "same", `"one"`), x.asks(t, b, "echo", "same", `"two"`)
@@ -196,7 +196,7 @@ func TestPeerBugReject(t *testing.T) {
 // no client; the broker goes on.
 func TestPeerBugUnexpectedFinal(t *testing.T) {
 	t.Parallel()
-	overDialects(t, func(t *testing.T, b *omdp.Broker, x otherMake) {
+	overMakes(t, func(t *testing.T, b *omdp.Broker, x otherMake) {
 		idle, holder := x.registers(t, b, "other"), x.registers(t, b, "echo")
 		c := x.asks(t, b, "echo", "r", `"x"`)
 		m := x.work(t, holder)
@@ -216,7 +216,7 @@ func TestPeerBugUnexpectedFinal(t *testing.T) {
 // for anything else. (The reference in C forgot to.)
 func TestPeerBugNextAfterFinal(t *testing.T) {
 	t.Parallel()
-	overDialects(t, func(t *testing.T, b *omdp.Broker, x otherMake) {
+	overMakes(t, func(t *testing.T, b *omdp.Broker, x otherMake) {
 		w := x.registers(t, b, "echo")
 		if x.dialect == omdp.PIGATO {
 			w.say(`W|4||{"concurrency":1}`)
@@ -258,7 +258,7 @@ func TestPeerBugBusyIsThere(t *testing.T) {
 // them for ever.
 func TestPeerBugLostWorker(t *testing.T) {
 	t.Parallel()
-	overDialects(t, func(t *testing.T, b *omdp.Broker, x otherMake) {
+	overMakes(t, func(t *testing.T, b *omdp.Broker, x otherMake) {
 		w := x.registers(t, b, "echo")
 		c := x.asks(t, b, "echo", "r", `"x"`)
 		x.work(t, w)
@@ -278,7 +278,7 @@ func TestPeerBugLostWorker(t *testing.T) {
 // others drop it without a word, or never end it.
 func TestPeerBugExpiryIsTold(t *testing.T) {
 	t.Parallel()
-	overDialects(t, func(t *testing.T, _ *omdp.Broker, x otherMake) {
+	overMakes(t, func(t *testing.T, _ *omdp.Broker, x otherMake) {
 		b := startBroker(t, newEndpoint(t, "inproc"), &omdp.BrokerConfig{
 			Timeout: 2 * beat, MaxTimeout: 2 * beat, // Majordomo's clients name none, and the others' is cut
 			Listeners: []omdp.Listener{{Endpoint: newEndpoint(t, "inproc"), Dialect: x.dialect}},
@@ -304,7 +304,7 @@ func TestPeerBugExpiryIsTold(t *testing.T) {
 // sent.
 func TestPeerBugEndWithoutData(t *testing.T) {
 	t.Parallel()
-	overDialects(t, func(t *testing.T, b *omdp.Broker, x otherMake) {
+	overMakes(t, func(t *testing.T, b *omdp.Broker, x otherMake) {
 		addWorker(t, b, "echo", nil, func(context.Context, *omdp.Request, *omdp.Response) error { return nil })
 		x.answered(t, x.asks(t, b, "echo", "r", `"x"`), "echo", "r", "null")
 	})
