@@ -1,0 +1,474 @@
+package conformance
+
+import (
+	"context"
+	"encoding/json"
+	"fmt"
+	"maps"
+	"reflect"
+	"slices"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"time"
+)
+
+// dialect is what the kit itself has to know of one: how to keep a connection
+// alive, and what may come at any time.
+type dialect struct {
+	ready []string // what READY begins with
+	beat  []string // a worker's heartbeat and a broker's to it
+	bye   []string // DISCONNECT, both ways
+	skip  []string // messages that may come before any other
+}
+
+var wires = map[string]dialect{
+	"mdp01": {[]string{"", "MDPW01", "\x01"}, []string{"", "MDPW01", "\x04"}, []string{"", "MDPW01", "\x05"}, []string{`"" | MDPW01 | 0x04`}},
+	"mdp02": {[]string{"MDPW02", "\x01"}, []string{"MDPW02", "\x05"}, []string{"MDPW02", "\x06"}, []string{`MDPW02 | 0x05`}},
+	// A heartbeat may be about a request. 8 is what a client of this library says to any broker.
+	"omdp": {[]string{"W", "1"}, []string{"W", "4"}, []string{"W", "5"}, []string{"W | 4", "W | 4 | _ | _", "C | 4", "C | 4 | _", "C | 8 | _"}},
+}
+
+// A Result is what became of a script.
+type Result struct {
+	Script  *Script
+	Skipped string // why it was not run
+	Line    int    // where it failed; 0: it did not
+	Step    string // that line
+	Want    string
+	Got     string
+	Took    time.Duration
+	Trace   []string // the messages, if they were asked for
+}
+
+// Passed tells whether the script ran to its end.
+func (r *Result) Passed() bool { return r.Line == 0 && r.Skipped == "" }
+
+// Failed tells whether the subject did something else than the script wants.
+func (r *Result) Failed() bool { return r.Line != 0 }
+
+// Options say how scripts are run.
+type Options struct {
+	Driver   Driver
+	Parallel int           // scripts at a time, default 1
+	Patience time.Duration // how long an answer may take, besides the driver's expiry; default 3 s
+	Trace    bool          // keep the messages
+
+	sabotage func(line int, m []string) []string // the tests': changes what is compared at a line
+}
+
+// Run runs scripts and returns their results, in the same order. It is over
+// when ctx is, with the scripts that had not begun left out.
+func Run(ctx context.Context, scripts []*Script, o Options) []Result {
+	if o.Patience == 0 {
+		o.Patience = 3 * time.Second
+	}
+	results := make([]Result, len(scripts))
+	var next atomic.Int64
+	var wg sync.WaitGroup
+	for range max(o.Parallel, 1) {
+		wg.Go(func() {
+			for i := int(next.Add(1)) - 1; i < len(scripts); i = int(next.Add(1)) - 1 {
+				results[i] = o.run(ctx, scripts[i])
+			}
+		})
+	}
+	wg.Wait()
+	return results
+}
+
+// services numbers the services, so that scripts that run at the same broker,
+// also one after the other, have nothing to do with one another.
+var services atomic.Int64
+
+func (o *Options) run(ctx context.Context, s *Script) (r Result) {
+	r.Script = s
+	if r.Skipped = skips(ctx, o.Driver, s); r.Skipped != "" {
+		return r
+	}
+	start := time.Now()
+	x := &exchange{Options: o, script: s, peers: map[string]*peer{}, beatEvery: o.Driver.Beat()}
+	x.vars = vars{"service": fmt.Sprintf("conformance-%d-%d", start.UnixMilli()%1e9, services.Add(1))}
+	if name := o.Driver.Service(); name != "" {
+		x.vars["service"] = name
+	}
+	for _, d := range s.Dialects {
+		for _, text := range wires[d].skip {
+			frames, err := parseMessage(text)
+			if err != nil {
+				panic("conformance: BUG: " + err.Error())
+			}
+			x.skip = append(x.skip, frames)
+		}
+	}
+	if f := x.play(); f != nil {
+		r.Line, r.Step, r.Want, r.Got = f.line, f.step, f.want, f.got
+	}
+	r.Took, r.Trace = time.Since(start), x.trace
+	return r
+}
+
+// skips tells why a script can't be run.
+func skips(ctx context.Context, d Driver, s *Script) string {
+	if err := context.Cause(ctx); err != nil {
+		return err.Error()
+	}
+	for _, dialect := range s.Dialects {
+		if why := d.Refuses(s.Role, dialect); why != "" {
+			return why
+		}
+	}
+	for _, need := range s.Needs {
+		if !d.Offers(s.Role, need) {
+			return fmt.Sprintf("it needs %q of what is under test", need)
+		}
+	}
+	return ""
+}
+
+// failure is a step that did not go as it is written.
+type failure struct {
+	line            int
+	step, want, got string
+}
+
+// exchange is a script that runs.
+type exchange struct {
+	*Options
+	script    *Script
+	skip      [][]frame // what may come at any time
+	vars      vars
+	beatEvery time.Duration
+	subject   Subject
+	hub       *hub
+
+	mu    sync.Mutex // guards peers and trace
+	peers map[string]*peer
+	trace []string
+}
+
+func (x *exchange) play() (f *failure) {
+	first := &x.script.steps[0]
+	stop := make(chan struct{})
+	var beating sync.WaitGroup
+	defer func() {
+		close(stop)
+		beating.Wait()
+		x.close()
+	}()
+	if err := x.open(); err != nil {
+		return &failure{first.line, first.text, "what is under test starts", err.Error()}
+	}
+	beating.Go(func() { x.keepAlive(stop) })
+	if x.script.Role != "broker" && !slices.ContainsFunc(x.script.steps, func(s step) bool { return s.verb == "start" }) {
+		if err := x.start(); err != nil {
+			return &failure{first.line, first.text, "what is under test starts", err.Error()}
+		}
+	}
+	for i := range x.script.steps {
+		s := &x.script.steps[i]
+		if want, got := x.step(s); want != "" {
+			return &failure{s.line, s.text, want, got}
+		}
+	}
+	return nil
+}
+
+// open starts the broker under test, or binds the kit's own.
+func (x *exchange) open() (err error) {
+	if x.script.Role == "broker" {
+		return x.start()
+	}
+	x.hub, err = bind(x.Driver.Listen(), x.received)
+	return err
+}
+
+func (x *exchange) start() (err error) {
+	at := Start{Script: x.script, Service: x.vars["service"]}
+	if x.hub != nil {
+		at.Endpoint = x.hub.endpoint
+	}
+	x.subject, err = x.Driver.Start(at)
+	return err
+}
+
+func (x *exchange) close() {
+	for _, p := range x.peers {
+		if p.shut != nil {
+			p.shut()
+		}
+	}
+	if x.subject != nil {
+		x.subject.Close()
+	}
+	if x.hub != nil {
+		x.hub.close()
+	}
+}
+
+// keepAlive sends the heartbeats that are due.
+func (x *exchange) keepAlive(stop <-chan struct{}) {
+	tick := time.NewTicker(x.beatEvery / 2)
+	defer tick.Stop()
+	for {
+		select {
+		case <-stop:
+			return
+		case <-tick.C:
+		}
+		for _, p := range x.everybody() {
+			p.beat()
+		}
+	}
+}
+
+func (x *exchange) everybody() (all []*peer) {
+	if x.hub != nil {
+		return x.hub.all()
+	}
+	x.mu.Lock()
+	defer x.mu.Unlock()
+	for _, p := range x.peers {
+		all = append(all, p)
+	}
+	return all
+}
+
+func begins(m, with []string) bool {
+	return len(m) >= len(with) && slices.Equal(m[:len(with)], with)
+}
+
+// received sees to the heartbeats and passes a message on.
+func (x *exchange) received(p *peer, m []string) {
+	x.note(p, "<", m)
+	x.follow(p, m, x.hub != nil)
+	p.in.put(m)
+}
+
+// follow switches a peer's heartbeats on behind READY, which the worker said,
+// and off with DISCONNECT.
+func (x *exchange) follow(p *peer, m []string, worker bool) {
+	for _, d := range x.script.Dialects {
+		switch w := wires[d]; {
+		case slices.Equal(m, w.bye):
+			p.leave()
+		case worker && begins(m, w.ready):
+			p.beating(w.beat)
+		}
+	}
+}
+
+func (x *exchange) note(p *peer, direction string, m []string) {
+	if !x.Trace {
+		return
+	}
+	x.mu.Lock()
+	defer x.mu.Unlock()
+	name := p.name
+	if name == "" {
+		name = "(" + showFrame(p.id) + ")"
+	}
+	x.trace = append(x.trace, fmt.Sprintf("%s %s %s", name, direction, show(m)))
+}
+
+// limit is until when an answer may take.
+func (x *exchange) limit(s *step) time.Time {
+	d := x.Patience + x.Driver.Expiry()
+	if s.time != (span{}) {
+		d = s.time.of(x.beatEvery)
+	}
+	return time.Now().Add(d)
+}
+
+// step does one step; want is empty if all is well.
+func (x *exchange) step(s *step) (want, got string) {
+	switch s.verb {
+	case "start":
+		if err := x.start(); err != nil {
+			return "what is under test starts", err.Error()
+		}
+		return "", ""
+	case "stop":
+		if err := x.subject.Stop(); err != nil {
+			return "what is under test stops", err.Error()
+		}
+		return "", ""
+	case "call":
+		if err := x.subject.Call(s.peer, s.value, s.time.of(x.beatEvery)); err != nil {
+			return "a call begins", err.Error()
+		}
+		return "", ""
+	case "partial", "final", "error":
+		return x.outcome(s)
+	}
+	if s.peer == "others" {
+		if p := x.hub.adopt(x.limit(s)); p != nil {
+			return "no further peer", show(p.in.take())
+		}
+		return "", ""
+	}
+	p, err := x.peer(s)
+	if err != nil {
+		return "a peer " + s.peer, err.Error()
+	}
+	return x.talk(p, s)
+}
+
+// peer is the one with a name: it is there, or is opened or waited for.
+func (x *exchange) peer(s *step) (p *peer, err error) {
+	if p = x.peers[s.peer]; p != nil {
+		return p, nil
+	}
+	if x.hub == nil {
+		p, err = dial(s.peer, x.subject.Endpoint(), x.received)
+	} else if p = x.hub.adopt(x.limit(s)); p == nil {
+		err = fmt.Errorf("none has connected and said something")
+	}
+	if err != nil {
+		return nil, err
+	}
+	x.mu.Lock()
+	defer x.mu.Unlock()
+	p.name, x.peers[s.peer] = s.peer, p
+	return p, nil
+}
+
+// talk does a step that is about one peer.
+func (x *exchange) talk(p *peer, s *step) (want, got string) {
+	switch s.verb {
+	case ">":
+		return x.say(p, s)
+	case "<":
+		return x.expect(p, s)
+	case "quiet":
+		return x.quiet(p, s, time.Now().Add(s.time.of(x.beatEvery)), false)
+	case "none":
+		grace := time.Now().Add(x.beatEvery / 2)
+		if want, got = x.quiet(p, s, grace, false); want == "" {
+			want, got = x.quiet(p, s, time.Now().Add(s.time.of(x.beatEvery)), true)
+		}
+		return want, got
+	case "hush":
+		return x.hush(p, s)
+	case "mute":
+		p.set(nil)
+	case "beats":
+		m, err := fillAll(s.frames, x.vars)
+		if err != nil {
+			return "a message", err.Error()
+		}
+		p.set(m)
+	case "skip":
+		p.skip = append(p.skip, s.frames)
+	case "strict":
+		p.strict = true
+	case "close":
+		p.leave()
+		if p.shut == nil {
+			return "a socket of the kit's own", "it is the subject's"
+		}
+		p.shut()
+	case "gone":
+		if !x.hub.gone(p, wires[x.script.Dialects[0]].beat, x.limit(s)) {
+			return "the peer has closed its socket", "it can still be reached"
+		}
+	}
+	return "", ""
+}
+
+func (x *exchange) say(p *peer, s *step) (want, got string) {
+	m, err := fillAll(s.frames, x.vars)
+	if err != nil {
+		return "a message", err.Error()
+	}
+	x.note(p, ">", m)
+	p.say(m, func() { x.follow(p, m, x.hub == nil) })
+	return "", ""
+}
+
+// expect waits for a message.
+func (x *exchange) expect(p *peer, s *step) (want, got string) {
+	want = showFrames(s.frames, x.vars)
+	deadline := x.limit(s)
+	for {
+		m := p.in.next(deadline)
+		if m != nil && x.sabotage != nil && !x.skips(p, m) {
+			m = x.sabotage(s.line, m)
+		}
+		switch {
+		case m == nil:
+			return want, "nothing"
+		case matchAll(s.frames, m, x.vars):
+			return "", ""
+		case !x.skips(p, m):
+			return want, show(m)
+		}
+	}
+}
+
+// skips tells whether a message may come at any time.
+func (x *exchange) skips(p *peer, m []string) bool {
+	match := func(f []frame) bool { return matchAll(f, m, maps.Clone(x.vars)) }
+	return !p.strict && slices.ContainsFunc(x.skip, match) || slices.ContainsFunc(p.skip, match)
+}
+
+// quiet fails with what comes before the deadline; strictly, with heartbeats as well.
+func (x *exchange) quiet(p *peer, s *step, deadline time.Time, strictly bool) (want, got string) {
+	for {
+		m := p.in.next(deadline)
+		if x.sabotage != nil && m == nil {
+			m = x.sabotage(s.line, nil)
+		}
+		switch {
+		case m == nil:
+			return "", ""
+		case strictly:
+			return "nothing at all", show(m)
+		case !x.skips(p, m):
+			return "nothing but heartbeats", show(m)
+		}
+	}
+}
+
+// hush waits until nothing comes for a while.
+func (x *exchange) hush(p *peer, s *step) (want, got string) {
+	d := s.time.of(x.beatEvery)
+	over := time.Now().Add(x.Patience + x.Driver.Expiry() + d)
+	for time.Now().Before(over) {
+		m := p.in.next(time.Now().Add(d))
+		if m == nil && x.sabotage != nil {
+			m = x.sabotage(s.line, nil)
+		}
+		if m == nil {
+			return "", ""
+		}
+		got = show(m)
+	}
+	return fmt.Sprintf("nothing for %v", d), got
+}
+
+// outcome waits for the next thing that a call of the client under test gives.
+func (x *exchange) outcome(s *step) (want, got string) {
+	want = strings.TrimSpace(s.verb + " " + s.value)
+	kind, value, err := x.subject.Next(s.peer, time.Now().Add(x.Patience+x.Driver.Expiry()))
+	if err != nil {
+		return want, err.Error()
+	}
+	if x.sabotage != nil {
+		if m := x.sabotage(s.line, []string{kind, value}); m != nil {
+			kind, value = m[0], m[1]
+		}
+	}
+	if kind == s.verb && (kind == "error" || sameJSON(value, s.value)) {
+		return "", ""
+	}
+	return want, kind + " " + value
+}
+
+func sameJSON(a, b string) bool {
+	var x, y any
+	if json.Unmarshal([]byte(a), &x) != nil || json.Unmarshal([]byte(b), &y) != nil {
+		return a == b
+	}
+	return reflect.DeepEqual(x, y)
+}
