@@ -50,7 +50,7 @@ func TestBadEndpoints(t *testing.T) {
 		quoted := fmt.Sprintf("%q", e)
 		_, err := omdp.NewBroker(e, nil)
 		says(t, err, "omdp: new broker: endpoint: ", quoted)
-		_, err = omdp.NewBroker(anywhere, &omdp.BrokerConfig{Listeners: []string{"inproc://fine", e}})
+		_, err = omdp.NewBroker(anywhere, &omdp.BrokerConfig{Listeners: []omdp.Listener{{Endpoint: "inproc://fine"}, {Endpoint: e}}})
 		says(t, err, "omdp: new broker: Listeners[1]: ", quoted)
 		_, err = omdp.NewWorker(e, "echo", nil)
 		says(t, err, "omdp: new worker: endpoint: ", quoted)
@@ -211,7 +211,7 @@ func TestTakenEndpoints(t *testing.T) {
 	defer l.Close()
 	busy := "tcp://" + l.Addr().String()
 	for _, e := range []string{busy, "ipc://" + filepath.Join(dir, "missing", "s"), "tcp://192.0.2.1:5555", "tcp://no.such.host.invalid:5555"} {
-		b, err := omdp.NewBroker(newEndpoint(t, "inproc"), &omdp.BrokerConfig{Listeners: []string{e}})
+		b, err := omdp.NewBroker(newEndpoint(t, "inproc"), &omdp.BrokerConfig{Listeners: []omdp.Listener{{Endpoint: e}}})
 		if err != nil {
 			t.Fatal(err)
 		}

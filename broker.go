@@ -21,9 +21,14 @@ import (
 // BrokerConfig configures a [Broker]. Nil and the zero value are usable: zero
 // means the default, negative means off where a field says so. It is copied.
 type BrokerConfig struct {
+	// Dialect is what peers at the endpoint given to NewBroker speak. Default
+	// Auto: MDP/0.1 and MDP/0.2 name themselves, PIGATO's workers show themselves,
+	// and all other peers are taken for OMDP's.
+	Dialect Dialect
 	// Listeners are endpoints besides the one given to NewBroker, such as an
-	// inproc:// one for workers in the same process.
-	Listeners []string
+	// inproc:// one for workers in the same process, or one for clients of PIGATO.
+	// All serve the same services.
+	Listeners []Listener
 	// Heartbeat is how often each worker hears from the broker, and what peers
 	// are told; 10 ms to 24 h, default 2.5 s.
 	Heartbeat time.Duration
@@ -49,6 +54,18 @@ type BrokerConfig struct {
 	Limits Limits
 	// Logger is told of changes of state, never of messages; nil is silent.
 	Logger *slog.Logger
+}
+
+// A Listener is one more endpoint of a broker.
+type Listener struct {
+	Endpoint string
+	// Dialect is what peers speak there; others are refused, but for peers of
+	// this library where it is one of OMDP's family. Default Auto.
+	Dialect Dialect
+	// DropPartials is for clients whose dialect has no partials (MDP/0.1): they
+	// are dropped. Default: they are joined to the final, each as frames of its
+	// own in front of it, up to Limits.MaxFrame bytes; more is an error.
+	DropPartials bool
 }
 
 // Limits bound what a broker holds. Zero fields have the defaults given; a
@@ -123,15 +140,21 @@ func NewBroker(endpoint string, config *BrokerConfig) (*Broker, error) {
 		b.config.Dispatch = maps.Clone(config.Dispatch)
 	}
 	c := &b.config
-	b.endpoints = append([]string{endpoint}, c.Listeners...)
-	for i, e := range b.endpoints {
-		if err := parseEndpoint(e, true); err != nil {
+	c.Listeners = slices.Clone(c.Listeners)
+	all := append([]Listener{{Endpoint: endpoint, Dialect: c.Dialect}}, c.Listeners...)
+	for i, l := range all {
+		err := parseEndpoint(l.Endpoint, true)
+		if err == nil && !l.Dialect.valid() {
+			err = fmt.Errorf("Dialect: %v is none", l.Dialect)
+		}
+		if err != nil {
 			field := "endpoint"
 			if i > 0 {
 				field = fmt.Sprintf("Listeners[%d]", i-1)
 			}
 			return nil, fmt.Errorf("omdp: new broker: %s: %w", field, err)
 		}
+		b.endpoints = append(b.endpoints, l.Endpoint)
 	}
 	lim, err := c.fill()
 	if err != nil {
@@ -145,6 +168,9 @@ func NewBroker(endpoint string, config *BrokerConfig) (*Broker, error) {
 	b.core = newDispatcher(lim, caps{V: 1, ID: newLifeID(), HB: c.Heartbeat.Milliseconds(), Pack: packBundles, Frame: c.Limits.MaxFrame}, seed, len(b.endpoints))
 	b.core.pass(zsock.NewStore(zsock.Options{}, true))
 	b.core.policies = c.Dispatch
+	for i, l := range all {
+		b.core.listens[i] = listens{l.Dialect, l.DropPartials}
+	}
 	return b, nil
 }
 
@@ -331,7 +357,7 @@ func (b *Broker) turn(i int) (again, closing bool) {
 		return false, true
 	}
 	for f := l.in.Next(); f != nil; f = l.in.Next() {
-		if parseAtBroker(f[1:], &b.m) {
+		if b.core.read(i, f[0], f[1:], &b.m) {
 			b.core.receive(now, i, f[0], &b.m)
 		} else {
 			b.core.malformed(now, i, f[0], b.m.worker)

@@ -51,7 +51,8 @@ type peer struct {
 	num      uint32 // names it in keys of queues
 	key      uint64 // stands for it in hashes of requests: for its life if it has one, else for its id
 	role     role
-	dead     bool // removed; what still points to it lets go
+	dead     bool  // removed; what still points to it lets go
+	wire     *wire // its dialect; nil while it has no role
 
 	seen  instant // its last message
 	timer timer
@@ -87,6 +88,8 @@ type peer struct {
 	draining    bool
 	unreachable bool    // a send to it failed: it is given nothing more, and lost when all that came from it was read
 	beatAt      instant // when it is told next that the broker lives
+	unclear     bool    // what it said so far is several dialects'
+	clearAt     instant // until when it is given nothing, so that it can say more
 	burst       int     // requests in the present batch
 	burstTurn   uint64  // … which is this one
 	resting     bool    // had its share of it; in dispatcher.resting
@@ -123,9 +126,10 @@ type request struct {
 	queue    *clientQueue
 
 	data, options []byte // while queued: owned, or what block holds
-	raw           bool   // data is no JSON
+	form          form   // of data
 	hasOptions    bool
 	block         *batch.Block // kept while queued; nil: data is no block
+	bridge        bridge       // what dialects need of it
 
 	ofClient node[request]
 	inQueue  node[request]
@@ -167,14 +171,22 @@ type dispatcher struct {
 	clock    clock
 	due      instant // what deadline returned last
 
-	peers    []map[string]*peer // by listener, then by routing id
-	requests requestTable
-	finished finished
-	services map[string]*service
-	queues   map[queueKey]*clientQueue
-	slots    []*slot
-	slotFree list[slot]
-	timers   timers
+	listens   []listens             // by listener
+	stranger  *wire                 // the dialect that the last first message names, for an answer to it
+	nextRID   uint64                // the last id made for a request that came without
+	ridText   []byte                // … in decimal
+	versions  map[string][]*service // services of workers that told a version, by name without it
+	wildcards int                   // services that stand for all names with their beginning
+	nameText  []byte                // scratch
+	joined    int64                 // bytes of partials that wait for their finals
+	peers     []map[string]*peer    // by listener, then by routing id
+	requests  requestTable
+	finished  finished
+	services  map[string]*service
+	queues    map[queueKey]*clientQueue
+	slots     []*slot
+	slotFree  list[slot]
+	timers    timers
 
 	store       *batch.Store // of large frames, which are passed on without a copy; nil: all are copied
 	boxes       []outbox
@@ -198,7 +210,9 @@ type dispatcher struct {
 	ghostAt      int
 	freeRequests []*request
 	freeQueues   []*clientQueue
-	x            extra  // scratch
+	x            extra // scratch
+	work         work
+	say          message
 	text         []byte // … of raw data as JSON
 	m1           [1][]byte
 	notes        []note
@@ -212,7 +226,11 @@ func newDispatcher(lim limits, self caps, seed [32]byte, listeners int) *dispatc
 		lim: lim, self: self, random: rand.NewChaCha8(seed), due: never, retryAt: never,
 		peers:    make([]map[string]*peer, listeners),
 		boxes:    make([]outbox, listeners),
-		services: map[string]*service{}, queues: map[queueKey]*clientQueue{},
+		listens:  make([]listens, listeners),
+		services: map[string]*service{}, queues: map[queueKey]*clientQueue{}, versions: map[string][]*service{},
+	}
+	for i := range d.listens {
+		d.listens[i].dialect = OMDP
 	}
 	d.requests.seed = maphash.MakeSeed()
 	d.finished.limit, d.finished.window = lim.finished, lim.window
@@ -225,7 +243,11 @@ func newDispatcher(lim limits, self caps, seed [32]byte, listeners int) *dispatc
 // receive takes one well-formed message of the peer id on listener l.
 func (d *dispatcher) receive(now instant, l int, id []byte, m *message) {
 	d.now = now
-	p := d.peers[l][string(id)]
+	p := m.from
+	if p == nil || p.dead {
+		p = d.peers[l][string(id)]
+	}
+	m.from = nil
 	if p != nil {
 		if p.ignoredUntil > now {
 			d.stats.Ignored++
@@ -286,7 +308,7 @@ func (d *dispatcher) onMalformed(l int, id []byte, p *peer, worker bool) {
 		p = d.addPeer(l, id) // what it did is remembered
 		p.malformed, p.malformedSince, p.ignoredUntil = n, since, until
 	case worker:
-		d.sayDisconnect(l, id)
+		d.sayDisconnect(l, id, d.stranger)
 	}
 }
 
@@ -396,9 +418,8 @@ func (d *dispatcher) onTick(p *peer) {
 	default:
 		// A client that never beats is held by the deadlines of its requests alone:
 		// a beat for one of them finds out whether it is still there.
-		if r := p.requests.front(); quiet && r != nil && !p.backlog.blocked() {
-			appendToClient(d.open(p), p.id, opHeartbeat, r.rid(), nil)
-			d.close(p, origin{})
+		if r := p.requests.front(); quiet && r != nil && p.wire.noticed && !p.backlog.blocked() {
+			d.notice(r)
 		}
 		d.timers.set(&p.timer, max(since+limit, d.now+limit/4, p.ignoredUntil))
 	}
@@ -441,7 +462,7 @@ func (d *dispatcher) shut(now instant) {
 	})
 	d.eachPeer(func(p *peer) {
 		if p.role == roleWorker {
-			d.sayDisconnect(p.listener, []byte(p.id))
+			d.sayDisconnect(p.listener, []byte(p.id), p.wire)
 		}
 	})
 	d.finish()

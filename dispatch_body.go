@@ -20,7 +20,7 @@ func (d *dispatcher) giveForeign(r *request, w *peer, data, options []byte) bool
 	if r.more != 0 || w.body > 0 {
 		for k := w.service.ready.head; k != nil; k = k.next {
 			if k.owner.body > 0 && max(int64(len(data)), r.more) <= k.owner.body {
-				d.dispatch(r, k.owner, data, options, r.raw)
+				d.dispatch(r, k.owner, data, options, r.form)
 				return true
 			}
 		}
@@ -29,10 +29,32 @@ func (d *dispatcher) giveForeign(r *request, w *peer, data, options []byte) bool
 		}
 		return d.refuseGiven(r, statusTooLarge)
 	}
-	d.text = appendBytes(d.text[:0], data)
-	given := int64(len(d.text)) <= d.lim.frame
+	return d.giveText(r, w, options, appendBytes(d.text[:0], data))
+}
+
+// giveFrames gives a request, whose data are frames that may be anything, to a
+// worker for whom data is JSON, or raw data as well.
+func (d *dispatcher) giveFrames(r *request, w *peer, data, options []byte) bool {
+	switch {
+	case r.form == formFrames:
+		return d.giveText(r, w, options, appendForm(d.text[:0], data, r.form))
+	case isJSON(data):
+		d.dispatch(r, w, data, options, formJSON)
+	case w.body > 0:
+		d.dispatch(r, w, data, options, formRaw)
+	default:
+		return d.giveText(r, w, options, appendBytes(d.text[:0], data))
+	}
+	return true
+}
+
+// giveText gives a request with the text of its data, which is in d.text's memory.
+func (d *dispatcher) giveText(r *request, w *peer, options, text []byte) bool {
+	d.text = text
+	size := int64(len(text))
+	given := size <= d.lim.frame && (w.body == 0 || size <= w.body)
 	if given {
-		d.dispatch(r, w, d.text, options, false)
+		d.dispatch(r, w, text, options, formJSON)
 	} else {
 		d.refuseGiven(r, statusTooLarge)
 	}

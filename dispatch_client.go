@@ -44,8 +44,8 @@ func (d *dispatcher) lookup(p *peer, rid []byte) *request {
 	return d.requests.find(p, rid, d.requests.hash(p, rid))
 }
 
-// addClient makes p, or a new peer, a client; nil at the limit.
-func (d *dispatcher) addClient(l int, id []byte, p *peer) *peer {
+// addClient makes p, or a new peer, a client of dialect w; nil at the limit.
+func (d *dispatcher) addClient(l int, id []byte, p *peer, w *wire) *peer {
 	if p == nil {
 		if d.clients >= d.lim.clients {
 			d.stats.Overloaded++
@@ -53,7 +53,7 @@ func (d *dispatcher) addClient(l int, id []byte, p *peer) *peer {
 		}
 		p = d.addPeer(l, id)
 	}
-	p.role = roleClient
+	p.role, p.wire = roleClient, w
 	return p
 }
 
@@ -63,7 +63,7 @@ func (d *dispatcher) onHello(l int, id []byte, p *peer, m *message) {
 		d.onMalformed(l, id, p, false)
 		return
 	}
-	if p = d.addClient(l, id, p); p == nil {
+	if p = d.addClient(l, id, p, m.wire()); p == nil {
 		return
 	}
 	if p.life != "" && p.life != c.ID { // another life under the same routing id: the old one's calls are over
@@ -114,36 +114,38 @@ func (d *dispatcher) onClientHeartbeat(l int, id []byte, p *peer, m *message) {
 		d.watch(p)
 	}
 	if m.rid == nil {
+		d.answerBeat(l, id, p, m)
 		return
 	}
 	r := d.lookup(p, m.rid)
 	if r == nil {
 		d.stats.UnknownRequests++
 		if p == nil || p.role == roleNone { // known from now on, so that the answer can wait for room
-			if p = d.addClient(l, id, p); p == nil {
-				appendStatus(d.openUnknown(l), string(id), m.rid, statusLost, "")
+			if p = d.addClient(l, id, p, m.wire()); p == nil {
+				m.wire().appendError(d.openUnknown(l), target{id: string(id), rid: m.rid}, statusLost, "")
 				d.closeUnknown(l)
 				return
 			}
 			d.watch(p)
 		}
-		d.sayStatus(p, m.rid, statusLost, "")
+		d.sayStatus(p, "", m.rid, statusLost, "")
 		return
 	}
-	if r.slot != nil && !r.slot.worker.backlog.blocked() { // beats come again: they are not kept for a worker without room
-		w := r.slot.worker
-		appendToWorker(d.open(w), w.id, opHeartbeat, r.slot.token[:], r.rid(), "")
-		d.close(w, origin{})
+	if r.slot != nil && r.slot.worker.wire.watches && !r.slot.worker.backlog.blocked() { // beats come again: they are not kept for a worker without room
+		d.beatFor(r.slot)
 	}
 }
 
 func (d *dispatcher) onRequest(l int, id []byte, p *peer, m *message) {
 	if p == nil || p.role == roleNone {
-		if p = d.addClient(l, id, p); p == nil {
-			appendStatus(d.openUnknown(l), string(id), m.rid, statusOverloaded, "false")
+		if p = d.addClient(l, id, p, m.wire()); p == nil {
+			m.wire().appendError(d.openUnknown(l), target{string(id), string(m.service), m.rid}, statusOverloaded, "false")
 			d.closeUnknown(l)
 			return
 		}
+	}
+	if d.number(m); d.internal(p, m) {
+		return
 	}
 	hash := d.requests.hash(p, m.rid)
 	if p.outstanding > 0 && d.requests.find(p, m.rid, hash) != nil { // a live id creates nothing (I21)
@@ -152,7 +154,7 @@ func (d *dispatcher) onRequest(l int, id []byte, p *peer, m *message) {
 	}
 	o, ok := parseOptions(m.options)
 	if !ok || m.pieces && o.more == 0 {
-		d.sayStatus(p, m.rid, statusMalformed, "false")
+		d.sayStatus(p, string(m.service), m.rid, statusMalformed, "false")
 		d.onMalformed(l, id, p, false)
 		return
 	}
@@ -169,12 +171,12 @@ func (d *dispatcher) onRequest(l int, id []byte, p *peer, m *message) {
 	if e, ok := d.finished.find(d.now, mark(hash, m.rid)); ok && (e.reported || asked <= int(e.attempt)) {
 		d.stats.Refused++
 		d.stats.Repeated++
-		d.sayStatus(p, m.rid, statusDuplicate, e.executed())
+		d.sayStatus(p, string(m.service), m.rid, statusDuplicate, e.executed())
 		return
 	}
 	s := p.lastService
-	if s == nil || s.gone || s.name != string(m.service) {
-		s = d.services[string(m.service)]
+	if s == nil || s.gone || s.name != string(m.service) || s.workers == 0 {
+		s = d.resolve(m.service)
 		p.lastService = s
 	}
 	if status := d.refuse(p, s, m, o); status != "" {
@@ -182,7 +184,7 @@ func (d *dispatcher) onRequest(l int, id []byte, p *peer, m *message) {
 			d.stats.Overloaded++
 		}
 		d.stats.Refused++
-		d.sayStatus(p, m.rid, status, "false")
+		d.sayStatus(p, string(m.service), m.rid, status, "false")
 		return
 	}
 	if s == nil {
@@ -191,7 +193,9 @@ func (d *dispatcher) onRequest(l int, id []byte, p *peer, m *message) {
 	}
 	d.stats.Accepted++
 	r := d.addRequest(p, s, m.rid, o, m.pieces, hash)
-	r.raw = m.raw
+	if r.form = m.form; s.name != string(m.service) {
+		r.bridge.name = string(m.service)
+	}
 	if s.queued == 0 && s.ready.front() != nil {
 		d.give(r, m.data, m.options)
 		return
@@ -254,7 +258,7 @@ func (d *dispatcher) adopt(r *request, p *peer, o options, pieces bool) bool {
 			d.stats.Overloaded++
 			status = statusOverloaded
 		}
-		d.sayStatus(p, r.rid(), status, "") // the former attempt may be executed
+		d.sayStatus(p, r.asks(), r.rid(), status, "") // the former attempt may be executed
 		return true
 	}
 	d.stats.Adopted++
@@ -377,6 +381,7 @@ func (d *dispatcher) removeRequest(r *request) {
 	d.finished.add(ended{mark(r.hash, r.rid()), d.now, int32(r.asked), r.reported, r.attempt > 0})
 	s.requests--
 	d.releaseService(s)
+	d.forget(&r.bridge)
 	r.client, r.service, r.slot, r.queue = nil, nil, nil, nil
 	r.letGo()
 	if len(d.freeRequests) < 1<<14 {
@@ -406,7 +411,7 @@ func (d *dispatcher) drop(r *request, cause string) {
 
 // end gives a request its terminal, by a status of the broker's own.
 func (d *dispatcher) end(r *request, status, executed, cause string) {
-	d.sayStatus(r.client, r.rid(), status, executed)
+	d.sayTo(r, status, executed)
 	d.drop(r, cause)
 }
 

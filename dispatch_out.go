@@ -118,16 +118,25 @@ func (d *dispatcher) mayTell(p *peer) bool {
 }
 
 // sayStatus sends an error of the broker's own.
-func (d *dispatcher) sayStatus(p *peer, rid []byte, status, executed string) {
+func (d *dispatcher) sayStatus(p *peer, service string, rid []byte, status, executed string) {
 	if status != statusSlowClient && !d.mayTell(p) {
 		return
 	}
-	appendStatus(d.open(p), p.id, rid, status, executed)
+	p.wire.appendError(d.open(p), target{p.id, service, rid}, status, executed)
 	d.close(p, origin{})
 }
 
-func (d *dispatcher) sayDisconnect(l int, id []byte) {
-	appendToWorker(d.openUnknown(l), string(id), opDisconnect, nil, nil, "")
+// sayTo is sayStatus for a request that was accepted.
+func (d *dispatcher) sayTo(r *request, status, executed string) {
+	d.sayStatus(r.client, r.asks(), r.rid(), status, executed)
+}
+
+// sayDisconnect answers a worker in its dialect, or in that of a listener.
+func (d *dispatcher) sayDisconnect(l int, id []byte, w *wire) {
+	if w == nil {
+		w = wires[d.listens[l].dialect]
+	}
+	w.appendFarewell(d.openUnknown(l), string(id))
 	d.closeUnknown(l)
 }
 
@@ -250,7 +259,7 @@ func (d *dispatcher) settleSlowly(b *outbox) {
 			case o.slot != nil:
 				undone = append(undone, i)
 				if p.backlog.out.Len() == 0 { // a beat finds out when there is room again
-					appendToWorker(d.open(p), p.id, opHeartbeat, nil, nil, "")
+					p.wire.appendBeat(d.open(p), p.id, nil, nil)
 					d.grew(p, p.backlog.out.Bytes())
 				}
 			case !o.backlog:
@@ -326,8 +335,11 @@ func (d *dispatcher) unsent(out *batch.Out, i int, o origin) *request {
 	var in batch.In
 	out.Read(i, &in)
 	var m message
-	parseAtWorker(in.Next()[1:], &m) // our own message, so it is well-formed
-	o.req.raw = m.raw
+	o.peer.wire.parseAtWorker(in.Next()[1:], &m) // our own message, so it is well-formed
+	o.req.form = m.form
+	if !o.peer.wire.options {
+		m.options = o.req.bridge.options
+	}
 	o.req.keep(m.data, m.options, d.store)
 	return o.req
 }

@@ -16,6 +16,7 @@ type service struct {
 	requests int        // queued and in progress
 	ready    list[peer] // workers that may be given a request, the least recently used first
 	policy   DispatchPolicy
+	pattern  bool     // names that match it are served too
 	loads    loadHeap // the same workers, if it is LeastLoaded
 	ring     ring     // all its workers, if it is Sticky
 
@@ -49,6 +50,7 @@ func (d *dispatcher) releaseService(s *service) {
 	if s.workers == 0 && s.requests == 0 {
 		delete(d.services, s.name)
 		s.gone = true
+		d.unversion(s)
 	}
 }
 
@@ -146,7 +148,7 @@ func (d *dispatcher) pump(s *service) {
 		d.dequeue(r)
 		if r.deadline.armed() && r.deadline.at <= d.now { // never at or after the deadline (I11)
 			d.stats.Expired++
-			d.sayStatus(r.client, r.rid(), statusTimeout, "false")
+			d.sayTo(r, statusTimeout, "false")
 			d.removeRequest(r)
 			continue // its client keeps its turn
 		}

@@ -22,7 +22,10 @@ type counters struct {
 	Stalled         uint64 // requests taken from a worker that gave no sign of them
 	ClientGone      uint64 // requests whose client went away
 	SlowClients     uint64 // peers whose outbox went over its limit
+	Rejected        uint64 // requests that a worker handed back
+	Internal        uint64 // questions to the broker itself: mmi.service and the like
 	Malformed       uint64 // messages that break the protocol
+	WrongDialect    uint64 // … of these, those in a dialect that is not their sender's, or not their listener's
 	Ignored         uint64 // messages of peers that are ignored for that
 	Unregistered    uint64 // workers' commands before READY
 	UnknownRequests uint64 // heartbeats for requests that are not held

@@ -115,7 +115,7 @@ func (d *dispatcher) slotOf(w *peer, m *message) *slot {
 		return nil
 	}
 	sl := d.slots[index]
-	if sl.worker != w || string(sl.token[:]) != string(m.token) || string(sl.rid[:sl.ridLen]) != string(m.rid) {
+	if sl.worker != w || string(sl.token[:]) != string(m.token) || m.rid != nil && string(sl.rid[:sl.ridLen]) != string(m.rid) {
 		return nil
 	}
 	return sl
@@ -138,13 +138,18 @@ func (d *dispatcher) fromWorker(l int, id []byte, p *peer, m *message) {
 	if p == nil || p.role != roleWorker { // a command before READY (I6)
 		if m.op != opDisconnect {
 			d.stats.Unregistered++
-			d.sayDisconnect(l, id)
+			d.sayDisconnect(l, id, m.wire())
 		}
 		return
+	}
+	if p.unclear {
+		d.clears(p, m)
 	}
 	switch m.op {
 	case opReply, opPartial, opPiece:
 		d.onReply(p, m)
+	case opReject:
+		d.onReject(p, m)
 	case opCredit:
 		d.onWorkerCredit(p, m)
 	case opHeartbeat:
@@ -190,10 +195,15 @@ func (d *dispatcher) onReady(l int, id []byte, p *peer, m *message) {
 		d.disconnectWorker(p, "second READY")
 		return
 	}
+	if isInternal(m.service) { // these are the broker's own
+		d.stats.Unregistered++
+		d.sayDisconnect(l, id, m.wire())
+		return
+	}
 	s := d.services[string(m.service)]
 	if d.draining || d.workers >= d.lim.workers || s == nil && len(d.services) >= d.lim.services {
 		d.stats.Overloaded++
-		d.sayDisconnect(l, id)
+		d.sayDisconnect(l, id, m.wire())
 		return
 	}
 	if s == nil {
@@ -205,7 +215,7 @@ func (d *dispatcher) onReady(l int, id []byte, p *peer, m *message) {
 	d.clients--
 	d.workers++
 	s.workers++
-	p.role, p.service, p.concurrency, p.beats = roleWorker, s, 1, true
+	p.role, p.service, p.concurrency, p.beats, p.wire = roleWorker, s, 1, true, m.wire()
 	if adv {
 		p.adv, p.life, p.told = true, c.ID, c.interval()
 		p.pack, p.grow, p.body = c.Pack > 0, c.Grow > 0, min(c.Body, maxCredit)
@@ -218,8 +228,9 @@ func (d *dispatcher) onReady(l int, id []byte, p *peer, m *message) {
 	}
 	d.growLost(p)
 	d.note(noteWorkerReady, p, "")
+	d.greet(p)
 	p.beatAt = d.now + d.lim.heartbeat
-	d.timers.set(&p.timer, min(p.beatAt, d.now+lifeLimit(p.told, d.lim.liveness)))
+	d.timers.set(&p.timer, min(p.beatAt, d.now+lifeLimit(p.told, d.lim.liveness), p.clearTime()))
 	d.setReady(p)
 	d.pump(s)
 }
@@ -242,7 +253,7 @@ func (d *dispatcher) growLost(p *peer) {
 // setReady keeps p in its service's list of free workers exactly while it may
 // be given a request. It joins at the end: the least recently used is first.
 func (d *dispatcher) setReady(p *peer) {
-	may := p.role == roleWorker && !p.dead && !p.draining && !p.unreachable && !p.backlog.blocked() && !p.resting && p.held < p.concurrency
+	may := p.role == roleWorker && !p.dead && !p.draining && !p.unreachable && !p.backlog.blocked() && !p.resting && p.held < p.concurrency && p.clearAt <= d.now
 	switch {
 	case may && !p.ready.listed():
 		p.service.ready.pushBack(&p.ready)
@@ -263,15 +274,17 @@ const dispatchBurst = 256
 func (d *dispatcher) give(r *request, data, options []byte) bool {
 	w := r.service.pick(r.key)
 	switch {
-	case w.body == 0 && (r.raw || r.more != 0), w.body > 0 && max(int64(len(data)), r.more) > w.body: // it would cost the worker its connection
+	case w.body == 0 && (r.form == formRaw && !w.wire.opaque || r.more != 0), w.body > 0 && max(int64(len(data)), r.more) > w.body: // it would cost the worker its connection
 		return d.giveForeign(r, w, data, options)
+	case r.form > formRaw && !w.wire.opaque:
+		return d.giveFrames(r, w, data, options)
 	}
-	d.dispatch(r, w, data, options, r.raw)
+	d.dispatch(r, w, data, options, r.form)
 	return true
 }
 
 // dispatch gives a request to a free worker.
-func (d *dispatcher) dispatch(r *request, w *peer, data, options []byte, raw bool) {
+func (d *dispatcher) dispatch(r *request, w *peer, data, options []byte, f form) {
 	sl := d.takeSlot(w, r)
 	r.slot = sl
 	r.attempt++
@@ -297,13 +310,16 @@ func (d *dispatcher) dispatch(r *request, w *peer, data, options []byte, raw boo
 			x.remaining = max(int64((r.deadline.at-d.now)/time.Millisecond), 1)
 		}
 	}
-	appendDispatch(d.open(w), w.id, sl.token[:], r.rid(), data, options, markOf(raw, r.more != 0), x)
+	d.work = work{token: sl.token[:], rid: r.rid(), service: r.asks(), data: data, options: options, form: f, pieces: r.more != 0, x: x}
+	w.wire.appendWork(d.open(w), w.id, &d.work)
 	d.close(w, origin{slot: sl, gen: sl.gen})
-	if !r.client.adv {
+	if w.wire != wires[OMDP] {
+		d.retain(r, w, data, options, f)
+	}
+	if r.client.wire.noticed && !r.client.adv {
 		// "Broker MAY notify Client on Request dispatch to Worker": Node clients take it
 		// as the first sign of life of a request; ours need none and save a message.
-		appendToClient(d.open(r.client), r.client.id, opHeartbeat, r.rid(), nil)
-		d.close(r.client, origin{})
+		d.notice(r)
 	}
 }
 
@@ -334,12 +350,20 @@ func (d *dispatcher) onReply(w *peer, m *message) {
 			d.breach(r)
 			return
 		}
-		d.forward(r.client, m)
 		if !final {
 			sl.partial = true
 			d.stats.Partials++
+			if r.client.wire.partials {
+				d.forward(r, m)
+			} else {
+				d.join(r, m)
+			}
 			return
 		}
+		if r.bridge.parts != nil {
+			d.finishJoined(r, m)
+		}
+		d.forward(r, m)
 		d.stats.Completed++
 		w.service.completed++
 		r.reported = true
@@ -355,34 +379,24 @@ func (d *dispatcher) onReply(w *peer, m *message) {
 	d.pump(w.service)
 }
 
-// forward passes a payload on unchanged. Raw bytes towards a client that did
-// not advertise, which an honest worker does not send, become JSON.
-func (d *dispatcher) forward(c *peer, m *message) {
+// forward passes a payload on: unchanged between two peers of one dialect, else
+// as the client's has it.
+func (d *dispatcher) forward(r *request, m *message) {
+	c := r.client
 	o := d.openReply(c)
-	switch {
-	case m.op == opPiece:
+	if m.op == opPiece {
 		d.m1[0] = m.data
 		appendToClient(o, c.id, m.op, m.rid, d.m1[:])
-	case len(m.body) == 2 && !c.adv && string(m.body[0]) == rawMark:
-		o.Begin()
-		o.FrameString(c.id)
-		head(o, headerClient, m.op)
-		o.Frame(m.rid)
-		o.OpenFrame()
-		o.B = append(appendBytes(append(o.B, okPrefix...), m.body[1]), '}')
-		o.CloseFrame()
-		o.End()
-	default:
-		appendToClient(o, c.id, m.op, m.rid, m.body)
+	} else {
+		m.marks = c.adv
+		c.wire.appendReply(o, target{c.id, r.asks(), r.rid()}, m)
 	}
 	d.close(c, origin{})
 }
 
 func (d *dispatcher) onWorkerHeartbeat(w *peer, m *message) {
 	if m.token == nil {
-		if !w.adv { // a Node worker beats bare only when it holds nothing
-			d.freeDraining(w)
-		}
+		d.onBareBeat(w, m)
 		return
 	}
 	sl := d.slotOf(w, m)
@@ -393,10 +407,8 @@ func (d *dispatcher) onWorkerHeartbeat(w *peer, m *message) {
 	if sl.req != nil || w.adv { // a Node worker's slot drains for so long and no longer
 		sl.progress = d.now
 	}
-	if sl.req != nil {
-		c := sl.req.client
-		appendToClient(d.open(c), c.id, opHeartbeat, m.rid, nil)
-		d.close(c, origin{})
+	if sl.req != nil && sl.req.client.wire.noticed {
+		d.notice(sl.req)
 	}
 }
 
@@ -471,14 +483,18 @@ func (d *dispatcher) onWorkerTick(w *peer) {
 	}
 	if w.beatAt <= d.now {
 		w.beatAt = d.now + d.lim.heartbeat
-		appendToWorker(d.open(w), w.id, opHeartbeat, nil, nil, "")
+		w.wire.appendBeat(d.open(w), w.id, nil, nil)
 		d.close(w, origin{})
+		d.beatForSilent(w)
 	}
 	freed := false
+	if w.clearAt > 0 && w.clearAt <= d.now {
+		w.clearAt, freed = 0, true
+	}
 	for k := w.slots.head; k != nil; {
 		sl := k.owner
 		k = k.next
-		if at := d.clock.silentSince(sl.progress) + limit; at > d.now {
+		if at := d.clock.silentSince(w.progressOf(sl)) + limit; at > d.now {
 			next = min(next, at)
 			continue
 		}
@@ -486,7 +502,7 @@ func (d *dispatcher) onWorkerTick(w *peer) {
 		case sl.req != nil: // nothing heard of it for the liveness (I19)
 			d.stats.Stalled++
 			d.end(sl.req, statusWorkerLost, "", causeStalled)
-		case w.adv: // it does not beat for it: it does not hold it
+		case w.adv || w.wire.rejects: // it does not beat for it: it does not hold it; or it goes on with others beside it
 			d.takeBack(sl)
 			freed = true
 		default: // a Node worker that holds a request drops the next one: let it start anew
@@ -496,7 +512,7 @@ func (d *dispatcher) onWorkerTick(w *peer) {
 	}
 	// What its slots hold from now on is due after the next beat at the earliest,
 	// or after its own liveness, if that is shorter.
-	d.timers.set(&w.timer, min(next, w.beatAt, d.now+limit))
+	d.timers.set(&w.timer, min(next, w.beatAt, d.now+limit, w.clearTime()))
 	if freed {
 		d.setReady(w)
 		d.pump(w.service)
@@ -505,9 +521,9 @@ func (d *dispatcher) onWorkerTick(w *peer) {
 
 // disconnectWorker ends a worker's registration and tells it.
 func (d *dispatcher) disconnectWorker(w *peer, reason string) {
-	l, id := w.listener, w.id
+	l, id, wire := w.listener, w.id, w.wire
 	d.workerLost(w, reason)
-	d.sayDisconnect(l, []byte(id))
+	d.sayDisconnect(l, []byte(id), wire)
 }
 
 // workerLost forgets a worker. What it held may have been executed.
@@ -522,7 +538,7 @@ func (d *dispatcher) workerLost(w *peer, reason string) {
 		if r != nil {
 			d.stats.WorkerLost++
 			r.slot = nil
-			d.sayStatus(r.client, r.rid(), statusWorkerLost, "")
+			d.sayTo(r, statusWorkerLost, "")
 			d.removeRequest(r)
 		}
 	}

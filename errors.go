@@ -175,6 +175,7 @@ const (
 	statusMalformed  = "MALFORMED"
 	statusProtocol   = "PROTOCOL"
 	statusForeign    = "UNSUPPORTED"
+	statusRejected   = "REJECTED"
 )
 
 var statuses = map[string]struct {
@@ -194,6 +195,7 @@ var statuses = map[string]struct {
 	statusMalformed:  {ErrProtocol, NotExecuted},
 	statusProtocol:   {ErrProtocol, MayHaveExecuted},
 	statusForeign:    {ErrUnsupported, NotExecuted},
+	statusRejected:   {ErrOverloaded, NotExecuted},
 }
 
 // reply is a PARTIAL or a REPLY as the client understands it.

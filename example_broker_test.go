@@ -111,7 +111,7 @@ func ExampleBroker_Run() {
 // A broker may listen on several endpoints, and holds no more than its limits.
 func ExampleBroker_Stats() {
 	b, err := omdp.NewBroker("inproc://example-clients", &omdp.BrokerConfig{
-		Listeners: []string{"inproc://example-workers"},
+		Listeners: []omdp.Listener{{Endpoint: "inproc://example-workers"}},
 		Limits:    omdp.Limits{ServiceQueue: 1}, // zero fields have their defaults
 	})
 	if err != nil {

@@ -88,7 +88,7 @@ func rewrite(o *batch.Out, at string, m *message) (id int) {
 	token, rid := string(m.token), string(m.rid)
 	switch {
 	case at == "broker" && m.op == opRequest && m.options != nil:
-		appendClientRequest(o, string(m.service), rid, m.data, m.options, markOf(m.raw, m.pieces))
+		appendClientRequest(o, string(m.service), rid, m.data, m.options, markOf(m.form == formRaw, m.pieces))
 	case at == "broker" && m.op == opPiece && m.worker:
 		appendWorkerPiece(o, token, rid, m.data)
 	case at == "broker" && m.op == opPiece && m.data != nil:
@@ -130,8 +130,8 @@ func rewrite(o *batch.Out, at string, m *message) (id int) {
 		o.FrameString(map[bool]string{false: headerClient, true: headerWorker}[m.worker])
 		o.FrameString(opDigits[m.op])
 		var mark []byte
-		if m.raw || m.pieces {
-			mark = []byte(markOf(m.raw, m.pieces))
+		if m.form == formRaw || m.pieces {
+			mark = []byte(markOf(m.form == formRaw, m.pieces))
 		}
 		for _, f := range append([][]byte{m.service, m.token, m.rid, mark, m.data, m.options, m.extra, m.caps, m.cause}, m.body...) {
 			if f != nil {

@@ -80,7 +80,9 @@ func markOf(raw, pieces bool) string {
 
 // parseMark reads the frame in front of data.
 func parseMark(f []byte, m *message) bool {
-	m.raw, m.pieces = string(f) != joinMark, string(f) != rawMark
+	if m.pieces = string(f) != rawMark; string(f) != joinMark {
+		m.form = formRaw
+	}
 	return string(f) == rawMark || string(f) == joinMark || string(f) == joinRawMark
 }
 
@@ -102,17 +104,28 @@ type message struct {
 	rid     []byte
 	token   []byte // the client-address frame: our dispatch token, echoed by workers
 	data    []byte // of a REQUEST or PIECE; nil: the PIECE is the end
-	raw     bool   // … of a REQUEST: bytes as they are, not JSON
+	form    form   // … of a REQUEST, and of a value in body: JSON, or what else
 	pieces  bool   // … of a REQUEST: more follows in pieces
 	options []byte
 	extra   []byte   // broker → worker REQUEST: remaining, attempt, credit, raw
-	body    [][]byte // payload of PARTIAL and REPLY: one or two frames
+	body    [][]byte // payload of PARTIAL and REPLY: of OMDP one or two frames
 	caps    []byte
 	cause   []byte
 	credit  int64 // bytes
 	window  int64 // … and the window from now on; 0: as before
 
-	scratch [][]byte // of an unpacked envelope
+	// Of other dialects.
+	dialect  Dialect // Auto: OMDP
+	said     said    // what body is, of a PARTIAL or REPLY
+	code     string  // … of an error: its code as JSON; of one of the broker's own: its status
+	executed string  // … "", "true" or "false"
+	level    int     // the concurrency that a HEARTBEAT tells; 0: none
+	marks    bool    // the receiver reads raw bytes
+
+	from    *peer     // who sent it, as far as the broker has looked
+	scratch [][]byte  // of an unpacked envelope
+	packed  []byte    // of several frames made one
+	one     [1][]byte // of body
 }
 
 // parseOp reads the digits of a command. A single binary byte is accepted as
@@ -159,7 +172,7 @@ func (m *message) open(f [][]byte) [][]byte {
 
 // parseHeader reads the first two frames.
 func parseHeader(f [][]byte, m *message) bool {
-	*m = message{scratch: m.scratch}
+	*m = message{scratch: m.scratch, packed: m.packed, from: m.from}
 	if len(f) < 2 || len(f) > maxFrames || len(f[0]) != 1 {
 		return false
 	}

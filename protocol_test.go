@@ -36,7 +36,7 @@ func (m message) show() string {
 			s.WriteString(fmt.Sprintf(" %s=%s", f.name, f.b))
 		}
 	}
-	if m.raw {
+	if m.form == formRaw {
 		s.WriteString(" raw")
 	}
 	if m.pieces {
@@ -216,7 +216,7 @@ func TestAppendParse(t *testing.T) {
 			{"worker", 1, func(o *batch.Out) { appendDispatch(o, "id", []byte(token), []byte(rid), data, options, "", nil) }, message{worker: true, op: opRequest, token: []byte(token), rid: []byte(rid), data: data, options: options}},
 			{"worker", 1, func(o *batch.Out) { appendDispatch(o, "id", []byte(token), []byte(rid), data, nil, "", nil) }, message{worker: true, op: opRequest, token: []byte(token), rid: []byte(rid), data: data}},
 			{"worker", 1, func(o *batch.Out) { appendDispatch(o, "id", []byte(token), []byte(rid), data, nil, "", &x) }, message{worker: true, op: opRequest, token: []byte(token), rid: []byte(rid), data: data, options: []byte("{}"), extra: x.append(nil)}},
-			{"broker", 0, func(o *batch.Out) { appendClientRequest(o, service, rid, data, options, rawMark) }, message{op: opRequest, service: []byte(service), rid: []byte(rid), data: data, raw: true, options: options}},
+			{"broker", 0, func(o *batch.Out) { appendClientRequest(o, service, rid, data, options, rawMark) }, message{op: opRequest, service: []byte(service), rid: []byte(rid), data: data, form: formRaw, options: options}},
 			{"broker", 0, func(o *batch.Out) { appendClientPiece(o, rid, data) }, message{op: opPiece, rid: []byte(rid), data: data}},
 			{"broker", 0, func(o *batch.Out) { appendClientCommand(o, opPiece, rid) }, message{op: opPiece, rid: []byte(rid)}},
 			{"broker", 0, func(o *batch.Out) { appendClientCommand(o, opBlocked, rid) }, message{op: opBlocked, rid: []byte(rid)}},
@@ -224,7 +224,7 @@ func TestAppendParse(t *testing.T) {
 			{"broker", 0, func(o *batch.Out) { appendWorkerCredit(o, token, rid, n) }, message{worker: true, op: opCredit, token: []byte(token), rid: []byte(rid), credit: n}},
 			{"client", 1, func(o *batch.Out) { appendToClient(o, "id", opPiece, []byte(rid), body) }, message{op: opPiece, rid: []byte(rid), data: data}},
 			{"client", 1, func(o *batch.Out) { appendCreditToClient(o, "id", []byte(rid), n) }, message{op: opCredit, rid: []byte(rid), credit: n}},
-			{"worker", 1, func(o *batch.Out) { appendDispatch(o, "id", []byte(token), []byte(rid), data, options, rawMark, &x) }, message{worker: true, op: opRequest, token: []byte(token), rid: []byte(rid), data: data, raw: true, options: options, extra: x.append(nil)}},
+			{"worker", 1, func(o *batch.Out) { appendDispatch(o, "id", []byte(token), []byte(rid), data, options, rawMark, &x) }, message{worker: true, op: opRequest, token: []byte(token), rid: []byte(rid), data: data, form: formRaw, options: options, extra: x.append(nil)}},
 			{"worker", 1, func(o *batch.Out) { appendPieceToWorker(o, "id", []byte(token), []byte(rid), data) }, message{worker: true, op: opPiece, token: []byte(token), rid: []byte(rid), data: data}},
 			{"worker", 1, func(o *batch.Out) { appendToWorker(o, "id", opPiece, []byte(token), []byte(rid), "") }, message{worker: true, op: opPiece, token: []byte(token), rid: []byte(rid)}},
 			{"worker", 1, func(o *batch.Out) { appendToWorker(o, "id", opBlocked, []byte(token), []byte(rid), "") }, message{worker: true, op: opBlocked, token: []byte(token), rid: []byte(rid)}},

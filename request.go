@@ -100,8 +100,8 @@ type task struct {
 // newTask copies what a REQUEST carries. The session fills in held.
 func newTask(c *workerConn, l link, m *message, x *extra) *task {
 	t := &task{tells: x != nil && x.raw} // a client that advertised beats to the broker, which tells
-	t.req = Request{service: c.worker.service, attempt: 1, data: Message{b: bytes.Clone(m.data), raw: m.raw}}
-	if m.raw && m.data == nil {
+	t.req = Request{service: c.worker.service, attempt: 1, data: Message{b: bytes.Clone(m.data), raw: m.form == formRaw}}
+	if m.form == formRaw && m.data == nil {
 		t.req.data.b = []byte{}
 	}
 	if len(m.options) > 2 { // {} is none

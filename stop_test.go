@@ -15,7 +15,7 @@ import (
 
 func TestSeveralListeners(t *testing.T) {
 	t.Parallel()
-	b := startBroker(t, newEndpoint(t, "tcp"), &omdp.BrokerConfig{Listeners: []string{newEndpoint(t, "inproc"), newEndpoint(t, "ipc"), newEndpoint(t, "tcp")}})
+	b := startBroker(t, newEndpoint(t, "tcp"), &omdp.BrokerConfig{Listeners: []omdp.Listener{{Endpoint: newEndpoint(t, "inproc")}, {Endpoint: newEndpoint(t, "ipc")}, {Endpoint: newEndpoint(t, "tcp")}}})
 	all := b.Endpoints()
 	if len(all) != 4 || slices.ContainsFunc(all, func(e string) bool { return strings.Contains(e, "*") }) {
 		t.Fatalf("got endpoints %q, want four without a wildcard", all)

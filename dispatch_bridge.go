@@ -1,0 +1,282 @@
+package omdp
+
+import "time"
+
+// What the core does for peers of several dialects. Which dialect a peer speaks
+// it knows only by what that can say (wire).
+
+// listens is what a listener takes.
+type listens struct {
+	dialect Dialect
+	drops   bool // partials, towards clients that know none; else they are joined to the final
+}
+
+// bridge is what a request needs where a dialect says less, or more, than OMDP.
+type bridge struct {
+	name    string   // that was asked for, where it is a pattern's; else empty
+	options []byte   // towards a worker whose dialect has none: should it come back
+	data    []byte   // towards a worker that may hand it back
+	form    form     // of data
+	has     bool     // data is kept
+	back    int      // how often it was handed back
+	parts   [][]byte // partials that wait for the final
+	size    int64    // … of them
+}
+
+// forget lets go what a request kept.
+func (d *dispatcher) forget(b *bridge) {
+	if b.has {
+		d.queuedBytes -= int64(len(b.data))
+	}
+	d.joined -= b.size
+	*b = bridge{}
+}
+
+// asks is the name of the service that a client asked for.
+func (r *request) asks() string {
+	if r.bridge.name != "" {
+		return r.bridge.name
+	}
+	return r.service.name
+}
+
+// read parses what the peer id on listener l sent, by the dialect that it speaks.
+func (d *dispatcher) read(l int, id []byte, f [][]byte, m *message) bool {
+	p := d.peers[l][string(id)]
+	m.from = p
+	if p == nil || p.wire == nil {
+		ok := parseFirst(d.listens[l].dialect, f, m)
+		d.stranger = m.wire()
+		if !ok && m.wire().dialect != d.listens[l].dialect && d.listens[l].dialect != Auto {
+			d.stats.WrongDialect++
+		}
+		return ok
+	}
+	if p.unclear && parseUnclear(f, m) || p.wire.parseAtBroker(f, m) {
+		return true
+	}
+	if n := named(f); n != nil && n.family() != p.wire.family() {
+		d.stats.WrongDialect++
+	}
+	return false
+}
+
+// number names a request that came without an id.
+func (d *dispatcher) number(m *message) {
+	if m.rid == nil {
+		d.nextRID++
+		d.ridText = appendInt(d.ridText[:0], int64(d.nextRID))
+		m.rid = d.ridText
+	}
+}
+
+// notice tells a client that its request is in progress.
+func (d *dispatcher) notice(r *request) {
+	c := r.client
+	c.wire.appendNotice(d.open(c), target{id: c.id, rid: r.rid()})
+	d.close(c, origin{})
+}
+
+// beatFor tells a worker that the client of a request lives.
+func (d *dispatcher) beatFor(sl *slot) {
+	w := sl.worker
+	w.wire.appendBeat(d.open(w), w.id, sl.token[:], sl.rid[:sl.ridLen])
+	d.close(w, origin{})
+}
+
+// beatForSilent does so for clients that have no way to say it: as long as the
+// broker holds a request of theirs they count as alive.
+func (d *dispatcher) beatForSilent(w *peer) {
+	if !w.wire.watches || w.adv {
+		return
+	}
+	for k := w.slots.head; k != nil && !w.backlog.blocked(); k = k.next {
+		if r := k.owner.req; r != nil && !r.client.wire.noticed {
+			d.beatFor(k.owner)
+		}
+	}
+}
+
+// answerBeat answers a client's beat, where it waits for that.
+func (d *dispatcher) answerBeat(l int, id []byte, p *peer, m *message) {
+	if !m.wire().answers {
+		return
+	}
+	if p == nil || p.role == roleNone {
+		if p = d.addClient(l, id, p, m.wire()); p == nil {
+			return
+		}
+		d.watch(p)
+	}
+	if d.mayTell(p) {
+		p.wire.appendNotice(d.open(p), target{id: p.id})
+		d.close(p, origin{})
+	}
+}
+
+// clearTime is how long a worker may take to show its dialect: PIGATO's sends a
+// heartbeat of its own right after READY.
+const clearTime = 50 * time.Millisecond
+
+// greet answers a worker's READY where its dialect has an answer. One whose
+// dialect is unclear is given nothing for a moment.
+func (d *dispatcher) greet(p *peer) {
+	if p.wire.vague && !p.adv && d.listens[p.listener].dialect == Auto {
+		p.unclear, p.clearAt = true, d.now+clearTime
+	}
+	if p.wire.answers {
+		p.wire.appendWelcome(d.open(p), p.id)
+		d.close(p, origin{})
+	}
+	d.learn(p.service, p.wire)
+}
+
+func (p *peer) clearTime() instant {
+	if p.clearAt == 0 {
+		return never
+	}
+	return p.clearAt
+}
+
+// clears takes the message by which a worker shows its dialect.
+func (d *dispatcher) clears(p *peer, m *message) {
+	if m.wire() != p.wire {
+		p.wire, p.unclear = m.wire(), false
+		d.greet(p)
+	} else if m.op == opReply || m.op == opPartial || m.token != nil { // a bare beat is others' too
+		p.unclear = false
+	}
+	p.clearAt = 0
+	d.setReady(p)
+	d.pump(p.service)
+}
+
+// progressOf is when a worker was last heard of about a slot.
+func (w *peer) progressOf(sl *slot) instant {
+	if sl.req != nil && !w.wire.beatsRequest {
+		return max(sl.progress, w.seen) // its beats stand for all that it holds
+	}
+	return sl.progress
+}
+
+// onBareBeat: a worker's beat for no request.
+func (d *dispatcher) onBareBeat(w *peer, m *message) {
+	switch {
+	case w.adv:
+		return
+	case w.wire.beatsRequest: // it beats bare only when it holds nothing
+		d.freeDraining(w)
+		return
+	}
+	if m.level > 0 && m.level != w.concurrency {
+		w.concurrency = d.clip(w, m.level)
+		d.growLost(w)
+		d.setReady(w)
+		d.pump(w.service)
+	}
+	for k := w.slots.head; k != nil; k = k.next {
+		if r := k.owner.req; r != nil && r.client.wire.noticed && !r.client.adv && !r.client.backlog.blocked() {
+			d.notice(r)
+		}
+	}
+	if w.wire.answers && !w.backlog.blocked() {
+		w.wire.appendBeat(d.open(w), w.id, nil, nil)
+		d.close(w, origin{})
+	}
+}
+
+// retain keeps of a request what its worker's dialect has no place for, and what
+// is needed if the worker hands it back.
+func (d *dispatcher) retain(r *request, w *peer, data, options []byte, f form) {
+	b := &r.bridge
+	if !w.wire.options || w.wire.rejects {
+		b.options = append(b.options[:0], options...)
+		if options == nil {
+			b.options = nil
+		}
+	}
+	if w.wire.rejects {
+		d.queuedBytes += int64(len(data) - len(b.data))
+		b.data, b.form, b.has = append(b.data[:0], data...), f, true
+	}
+}
+
+// onReject: a worker hands a request back. It goes to the end of its client's
+// queue, unless as many have handed it back as there are workers.
+func (d *dispatcher) onReject(w *peer, m *message) {
+	sl := d.slotOf(w, m)
+	if sl == nil {
+		d.unauthentic(w, m)
+		return
+	}
+	d.stats.Rejected++
+	r := sl.req
+	partial := sl.partial
+	w.answered[w.answeredAt] = tokenMark(sl.token[:])
+	w.answeredAt = (w.answeredAt + 1) % uint8(len(w.answered))
+	d.freeSlot(sl)
+	switch {
+	case r == nil:
+	case partial || !r.bridge.has:
+		r.slot = nil
+		d.end(r, statusRejected, "", "")
+	default:
+		r.slot = nil
+		r.attempt--
+		if r.bridge.back++; r.bridge.back >= r.service.workers {
+			d.end(r, statusRejected, "false", "")
+			break
+		}
+		r.form = r.bridge.form
+		r.keep(r.bridge.data, r.bridge.options, d.store)
+		d.enqueue(r, false)
+	}
+	d.setReady(w)
+	d.pump(w.service)
+}
+
+// join keeps a partial for a client whose dialect has none, to go with the final.
+func (d *dispatcher) join(r *request, m *message) {
+	if d.listens[r.client.listener].drops {
+		return
+	}
+	m.saysOf()
+	b := &r.bridge
+	var parts [][]byte
+	switch {
+	case m.said != saidValue:
+		parts = [][]byte{appendErrorObject(nil, m)}
+	case m.form == formLoose:
+		parts = m.body
+	default:
+		parts = m.body[:1]
+	}
+	for _, p := range parts {
+		b.size += int64(len(p)) + partialOverhead
+		d.joined += int64(len(p)) + partialOverhead
+		if b.size > d.lim.frame || d.joined > d.lim.totalOutbox/4 {
+			d.refuseJoined(r)
+			return
+		}
+		b.parts = append(b.parts, append([]byte{}, p...))
+	}
+}
+
+func (d *dispatcher) refuseJoined(r *request) {
+	d.stats.Unfit++
+	d.end(r, statusTooLarge, "", causeGone)
+}
+
+// finishJoined puts what was kept in front of the final. A final of null after
+// partials adds nothing; an error stands alone.
+func (d *dispatcher) finishJoined(r *request, m *message) {
+	m.saysOf()
+	if m.said != saidValue {
+		return
+	}
+	all := r.bridge.parts
+	if m.form != formJSON || string(m.body[0]) != "null" {
+		all = append(all, m.body...)
+	}
+	m.form, m.body = formLoose, all
+}
