@@ -42,7 +42,8 @@
 // Steps. PEER is a name of the script's own. Where a broker is under test each
 // is a socket of its own, opened when it is first named. Else it is the next
 // peer that has connected and that no name was given yet. D is a time: a number
-// of beats (heartbeat intervals), or 200ms.
+// of beats (heartbeat intervals), 200ms, or expiry: how long the subject may take
+// to miss a peer that is silent.
 //
 //	PEER > MESSAGE          the kit sends it
 //	PEER < MESSAGE          it is the next message from the subject, with any number of mere heartbeats before it

@@ -31,8 +31,8 @@ func (ours) Listen() string             { return anyPort }
 func (ours) Offers(role, n string) bool { return true }
 
 func (ours) Refuses(role, dialect string) string {
-	if dialect != "omdp" {
-		return "this library speaks OMDP alone"
+	if dialect != "omdp" && role != "broker" {
+		return "this library's " + role + " speaks OMDP alone"
 	}
 	return ""
 }

@@ -48,14 +48,14 @@ type step struct {
 	value  string // of call, partial and final
 }
 
-// span is a time, in beats or absolute.
+// span is a time, in beats, in the subject's expiry, or absolute.
 type span struct {
-	beats float64
-	fixed time.Duration
+	beats, expiries float64
+	fixed           time.Duration
 }
 
-func (s span) of(beat time.Duration) time.Duration {
-	return s.fixed + time.Duration(s.beats*float64(beat))
+func (s span) of(beat, expiry time.Duration) time.Duration {
+	return s.fixed + time.Duration(s.beats*float64(beat)+s.expiries*float64(expiry))
 }
 
 // parseScript reads a script; what is wrong is told with its line.
@@ -245,10 +245,12 @@ func parseSpan(s string) (span, error) {
 		if err == nil && beats > 0 && beats <= 100 {
 			return span{beats: beats}, nil
 		}
+	} else if s == "expiry" {
+		return span{expiries: 1}, nil
 	} else if d, err := time.ParseDuration(s); err == nil && d > 0 && d <= 10*time.Second {
 		return span{fixed: d}, nil
 	}
-	return span{}, fmt.Errorf("%q is no time: want 3 beats, or 200ms", s)
+	return span{}, fmt.Errorf("%q is no time: want 3 beats, expiry or 200ms", s)
 }
 
 // loadScripts reads all of a tree, in the order of their names.

@@ -57,7 +57,7 @@ func main() {
 	flags.StringVar(&o.doc, "doc", "", "write the checklist to this file")
 	flags.BoolVar(&o.list, "list", false, "list the scripts and run none")
 	flags.BoolVar(&o.verbose, "v", false, "print the messages, and what is not run")
-	flags.IntVar(&o.parallel, "parallel", 16, "scripts at a time")
+	flags.IntVar(&o.parallel, "parallel", 32, "scripts at a time")
 	flags.DurationVar(&o.patience, "patience", 3*time.Second, "how long an answer may take")
 	_ = flags.Parse(os.Args[1:])
 	code, err := o.run(ctx)
