@@ -29,6 +29,14 @@ type BrokerConfig struct {
 	// inproc:// one for workers in the same process, or one for clients of PIGATO.
 	// All serve the same services.
 	Listeners []Listener
+	// InProgress is how long a worker whose dialect has no heartbeats for requests
+	// (all but OMDP) may have one without a partial, before it counts as lost for
+	// it; default until the deadline of the request. From 1 ms.
+	InProgress time.Duration
+	// DropPartials is for clients whose dialect has no partials (MDP/0.1): they
+	// are dropped. Default: they are joined to the final, as frames in front of
+	// it, up to Limits.MaxFrame bytes; more is an error.
+	DropPartials bool
 	// Heartbeat is how often each worker hears from the broker, and what peers
 	// are told; 10 ms to 24 h, default 2.5 s.
 	Heartbeat time.Duration
@@ -62,10 +70,6 @@ type Listener struct {
 	// Dialect is what peers speak there; others are refused, but for peers of
 	// this library where it is one of OMDP's family. Default Auto.
 	Dialect Dialect
-	// DropPartials is for clients whose dialect has no partials (MDP/0.1): they
-	// are dropped. Default: they are joined to the final, each as frames of its
-	// own in front of it, up to Limits.MaxFrame bytes; more is an error.
-	DropPartials bool
 }
 
 // Limits bound what a broker holds. Zero fields have the defaults given; a
@@ -169,7 +173,7 @@ func NewBroker(endpoint string, config *BrokerConfig) (*Broker, error) {
 	b.core.pass(zsock.NewStore(zsock.Options{}, true))
 	b.core.policies = c.Dispatch
 	for i, l := range all {
-		b.core.listens[i] = listens{l.Dialect, l.DropPartials}
+		b.core.dialects[i] = l.Dialect
 	}
 	return b, nil
 }
@@ -192,6 +196,9 @@ func (c *BrokerConfig) fill() (limits, error) {
 		return limits{}, fmt.Errorf("Heartbeat: %v is not from 10ms to 24h", c.Heartbeat)
 	case c.Liveness < 2 || c.Liveness > 1000:
 		return limits{}, fmt.Errorf("Liveness: %d is not from 2 to 1000", c.Liveness)
+	}
+	if c.InProgress < 0 || c.InProgress > 0 && c.InProgress < time.Millisecond {
+		return limits{}, fmt.Errorf("InProgress: %v is under 1ms", c.InProgress)
 	}
 	for _, name := range slices.Sorted(maps.Keys(c.Dispatch)) {
 		if p := c.Dispatch[name]; !p.valid() || len(name) > maxService {
@@ -251,6 +258,7 @@ func (c *BrokerConfig) fill() (limits, error) {
 		outbox: l.Outbox, outboxBytes: l.OutboxBytes, totalOutbox: l.TotalOutbox, frame: l.MaxFrame,
 		malformed: l.Malformed, malformedIn: l.MalformedTime, ignoreFor: l.IgnoreTime, finished: l.Finished, window: max(c.DuplicateWindow, 0),
 		defaultTimeout: c.Timeout, maxTimeout: max(c.MaxTimeout, 0), heartbeat: c.Heartbeat, liveness: c.Liveness,
+		inProgress: c.InProgress, dropPartials: c.DropPartials,
 	}, nil
 }
 

@@ -34,6 +34,8 @@ type limits struct {
 	defaultTimeout, maxTimeout time.Duration // negative: none; maxTimeout 0: off
 	heartbeat                  time.Duration
 	liveness                   int
+	inProgress                 time.Duration // at workers without beats for requests; 0: no limit
+	dropPartials               bool          // towards clients whose dialect has none
 }
 
 type role uint8
@@ -171,7 +173,7 @@ type dispatcher struct {
 	clock    clock
 	due      instant // what deadline returned last
 
-	listens   []listens             // by listener
+	dialects  []Dialect             // by listener
 	stranger  *wire                 // the dialect that the last first message names, for an answer to it
 	nextRID   uint64                // the last id made for a request that came without
 	ridText   []byte                // … in decimal
@@ -197,6 +199,7 @@ type dispatcher struct {
 	turn        uint64  // batches taken
 	resting     []*peer // workers that had their share of the batch
 	rested      []*peer // the other array of resting
+	relieved    []*peer // workers that may take more at the end of the step
 
 	draining    bool
 	clients     int
@@ -226,11 +229,11 @@ func newDispatcher(lim limits, self caps, seed [32]byte, listeners int) *dispatc
 		lim: lim, self: self, random: rand.NewChaCha8(seed), due: never, retryAt: never,
 		peers:    make([]map[string]*peer, listeners),
 		boxes:    make([]outbox, listeners),
-		listens:  make([]listens, listeners),
+		dialects: make([]Dialect, listeners),
 		services: map[string]*service{}, queues: map[queueKey]*clientQueue{}, versions: map[string][]*service{},
 	}
-	for i := range d.listens {
-		d.listens[i].dialect = OMDP
+	for i := range d.dialects {
+		d.dialects[i] = OMDP
 	}
 	d.requests.seed = maphash.MakeSeed()
 	d.finished.limit, d.finished.window = lim.finished, lim.window

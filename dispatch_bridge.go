@@ -5,12 +5,6 @@ import "time"
 // What the core does for peers of several dialects. Which dialect a peer speaks
 // it knows only by what that can say (wire).
 
-// listens is what a listener takes.
-type listens struct {
-	dialect Dialect
-	drops   bool // partials, towards clients that know none; else they are joined to the final
-}
-
 // bridge is what a request needs where a dialect says less, or more, than OMDP.
 type bridge struct {
 	name    string   // that was asked for, where it is a pattern's; else empty
@@ -45,9 +39,9 @@ func (d *dispatcher) read(l int, id []byte, f [][]byte, m *message) bool {
 	p := d.peers[l][string(id)]
 	m.from = p
 	if p == nil || p.wire == nil {
-		ok := parseFirst(d.listens[l].dialect, f, m)
+		ok := parseFirst(d.dialects[l], f, m)
 		d.stranger = m.wire()
-		if !ok && m.wire().dialect != d.listens[l].dialect && d.listens[l].dialect != Auto {
+		if !ok && m.wire().dialect != d.dialects[l] && d.dialects[l] != Auto {
 			d.stats.WrongDialect++
 		}
 		return ok
@@ -121,7 +115,7 @@ const clearTime = 50 * time.Millisecond
 // greet answers a worker's READY where its dialect has an answer. One whose
 // dialect is unclear is given nothing for a moment.
 func (d *dispatcher) greet(p *peer) {
-	if p.wire.vague && !p.adv && d.listens[p.listener].dialect == Auto {
+	if p.wire.vague && !p.adv && d.dialects[p.listener] == Auto {
 		p.unclear, p.clearAt = true, d.now+clearTime
 	}
 	if p.wire.answers {
@@ -151,12 +145,18 @@ func (d *dispatcher) clears(p *peer, m *message) {
 	d.pump(p.service)
 }
 
-// progressOf is when a worker was last heard of about a slot.
-func (w *peer) progressOf(sl *slot) instant {
+// overdueAt is when a slot counts as forgotten by its worker, which is silent
+// about it for the limit. Where beats for requests are not known, its beats stand
+// for all that it holds, but not for ever.
+func (d *dispatcher) overdueAt(w *peer, sl *slot, limit time.Duration) instant {
+	at := d.clock.silentSince(sl.progress) + limit
 	if sl.req != nil && !w.wire.beatsRequest {
-		return max(sl.progress, w.seen) // its beats stand for all that it holds
+		at = d.clock.silentSince(max(sl.progress, w.seen)) + limit
+		if most := d.lim.inProgress; most > 0 {
+			at = min(at, d.clock.silentSince(sl.progress)+most)
+		}
 	}
-	return sl.progress
+	return at
 }
 
 // onBareBeat: a worker's beat for no request.
@@ -237,7 +237,7 @@ func (d *dispatcher) onReject(w *peer, m *message) {
 
 // join keeps a partial for a client whose dialect has none, to go with the final.
 func (d *dispatcher) join(r *request, m *message) {
-	if d.listens[r.client.listener].drops {
+	if d.lim.dropPartials {
 		return
 	}
 	m.saysOf()

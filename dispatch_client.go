@@ -158,6 +158,11 @@ func (d *dispatcher) onRequest(l int, id []byte, p *peer, m *message) {
 		d.onMalformed(l, id, p, false)
 		return
 	}
+	if p.wire.patterns && namesWorker(m.options) { // ids of workers are the broker's own
+		d.stats.Refused++
+		d.sayStatus(p, string(m.service), m.rid, statusForeign, "false")
+		return
+	}
 	asked := max(o.attempt, 1)
 	if r := d.requests.elsewhere(p, m.rid, hash); r != nil {
 		if asked <= r.asked { // an older socket's, which came late

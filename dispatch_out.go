@@ -134,7 +134,7 @@ func (d *dispatcher) sayTo(r *request, status, executed string) {
 // sayDisconnect answers a worker in its dialect, or in that of a listener.
 func (d *dispatcher) sayDisconnect(l int, id []byte, w *wire) {
 	if w == nil {
-		w = wires[d.listens[l].dialect]
+		w = wires[d.dialects[l]]
 	}
 	w.appendFarewell(d.openUnknown(l), string(id))
 	d.closeUnknown(l)
@@ -478,6 +478,14 @@ func (d *dispatcher) retry() {
 // finish ends a step: peers whose backlog went over the limit are dealt with
 // here, where no list is being walked.
 func (d *dispatcher) finish() {
+	for len(d.relieved) > 0 {
+		w := d.relieved[len(d.relieved)-1]
+		d.relieved = d.relieved[:len(d.relieved)-1]
+		if !w.dead {
+			d.setReady(w)
+			d.pump(w.service)
+		}
+	}
 	for len(d.overflowed) > 0 {
 		p := d.overflowed[0]
 		d.overflowed = append(d.overflowed[:0], d.overflowed[1:]...)

@@ -467,6 +467,11 @@ func (d *dispatcher) drainSlot(sl *slot, cause string) {
 	w := sl.worker
 	sl.req = nil
 	sl.progress = d.now
+	if w.wire.takesOver {
+		d.takeBack(sl)
+		d.relieved = append(d.relieved, w)
+		return
+	}
 	if w.adv && cause != "" {
 		appendToWorker(d.open(w), w.id, opCancel, sl.token[:], sl.rid[:sl.ridLen], cause)
 		d.close(w, origin{})
@@ -494,7 +499,7 @@ func (d *dispatcher) onWorkerTick(w *peer) {
 	for k := w.slots.head; k != nil; {
 		sl := k.owner
 		k = k.next
-		if at := d.clock.silentSince(w.progressOf(sl)) + limit; at > d.now {
+		if at := d.overdueAt(w, sl, limit); at > d.now {
 			next = min(next, at)
 			continue
 		}

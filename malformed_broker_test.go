@@ -72,6 +72,14 @@ const malformedStatus = `{"status":"MALFORMED","executed":false}`
 // said: it is counted, a worker is told to start anew, and nobody else notices.
 // Of a stranger it must be plain that it was to be a worker's.
 func refused(from sender, frames ...string) brokerWant {
+	if header, answer := otherDialect(frames); header {
+		want := refused(from)
+		want.moves += ", WrongDialect 1"
+		if from != theWorker && from != otherWorker && answer != "" {
+			want.answers = []string{answer}
+		}
+		return want
+	}
 	switch {
 	case from == theWorker:
 		return brokerWant{moves: "Malformed 1, WorkerLost 1", answers: []string{"W|5"}, lost: true}
@@ -79,6 +87,18 @@ func refused(from sender, frames ...string) brokerWant {
 		return brokerWant{moves: "Malformed 1", answers: []string{"W|5"}}
 	}
 	return brokerWant{moves: "Malformed 1"}
+}
+
+// otherDialect tells whether frames begin as those of another dialect, and what
+// a stranger who says so is answered in it.
+func otherDialect(frames []string) (yes bool, answer string) {
+	header := strings.Join(frames[:min(len(frames), 2)], "|")
+	for start, answer := range map[string]string{"MDPC02": "", "MDPW02": "MDPW02|\x06", "|MDPC01": "", "|MDPW01": "|MDPW01|\x05"} {
+		if header == start || start[0] != '|' && strings.HasPrefix(header, start+"|") {
+			return true, answer
+		}
+	}
+	return false, ""
 }
 
 // accepted: the client's REQUEST goes to the worker with these frames.
@@ -361,7 +381,7 @@ func TestMalformedBroker(t *testing.T) {
 	for _, transport := range []string{"inproc", "tcp"} {
 		t.Run(transport, func(t *testing.T) {
 			t.Parallel()
-			b := startBroker(t, newEndpoint(t, transport), &omdp.BrokerConfig{Heartbeat: patience})
+			b := startBroker(t, newEndpoint(t, transport), &omdp.BrokerConfig{Heartbeat: patience, Dialect: omdp.OMDP})
 			config := &omdp.WorkerConfig{Heartbeat: patience}
 			addWorker(t, b, "echo", config, echo)
 			s := stage{b, addClient(t, b, &omdp.ClientConfig{Heartbeat: patience})}

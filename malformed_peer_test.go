@@ -65,8 +65,8 @@ func wrongPeerCases() (all []brokerCase) {
 		add("bare W|"+command, newWorker, refused(newWorker, "W", command), []string{"W", command})
 	}
 	for _, header := range []string{"MDPC01", "MDPC02", "MDPW01", "MDPW02", "Q", "CW", ""} {
-		add("foreign header "+header, newClient, refused(newClient), []string{header, "\x01", "{SERVICE}", "x"})
-		add("foreign header "+header+" after an empty frame", newClient, refused(newClient), []string{"", header, "\x01", "{SERVICE}", "x"})
+		add("foreign header "+header, newClient, refused(newClient, header, "\x01"), []string{header, "\x01", "{SERVICE}", "x"})
+		add("foreign header "+header+" after an empty frame", newClient, refused(newClient, "", header), []string{"", header, "\x01", "{SERVICE}", "x"})
 	}
 
 	// What is another's own.

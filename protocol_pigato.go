@@ -1,6 +1,7 @@
 package omdp
 
 import (
+	"bytes"
 	"encoding/json"
 
 	"github.com/zmq-omdp/omdp/internal/batch"
@@ -77,6 +78,17 @@ func (m *message) parseLevel(b []byte) bool {
 		m.level = 1 << 30
 	}
 	return m.level > 0
+}
+
+// namesWorker tells whether a request's options ask for one worker by its id.
+func namesWorker(options []byte) bool {
+	if !bytes.Contains(options, []byte(`"workerId"`)) {
+		return false
+	}
+	var v struct {
+		ID any `json:"workerId"`
+	}
+	return json.Unmarshal(options, &v) == nil && v.ID != nil && v.ID != ""
 }
 
 func appendPigatoPayload(o *batch.Out, m *message) {
