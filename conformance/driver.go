@@ -12,10 +12,12 @@ type Driver interface {
 	Beat() time.Duration
 	// Expiry is how long the subject may take to miss a silent peer.
 	Expiry() time.Duration
-	// Service is the one that a worker under test serves; empty: the one that Start is told.
-	Service() string
-	// Listen is where the kit binds its broker.
-	Listen() string
+	// Service is the one of a script, for which there is a fresh name; empty: a
+	// worker that runs already tells it.
+	Service(fresh string) string
+	// Listen is where the kit binds its broker. A worker that runs already may
+	// come back there on an old connection, and has to be sent away first.
+	Listen() (endpoint string, runs bool)
 	// Refuses says why the subject can't play this role in this dialect; empty: it can.
 	Refuses(role, dialect string) string
 	// Offers tells whether there is what a script of this role needs.

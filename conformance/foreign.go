@@ -48,8 +48,17 @@ type Foreign struct {
 // Beat implements [Driver], as the other methods do.
 func (f *Foreign) Beat() time.Duration   { return cmp.Or(f.Heartbeat, 2500*time.Millisecond) }
 func (f *Foreign) Expiry() time.Duration { return cmp.Or(f.Lost, 6*f.Beat()) }
-func (f *Foreign) Service() string       { return f.ServiceName }
-func (f *Foreign) Listen() string        { return cmp.Or(f.At, anyPort) }
+
+func (f *Foreign) Service(fresh string) string {
+	if _, runs := f.Listen(); runs {
+		return f.ServiceName
+	}
+	return fresh
+}
+
+func (f *Foreign) Listen() (endpoint string, runs bool) {
+	return cmp.Or(f.At, anyPort), f.Command == nil && f.At != ""
+}
 
 func (f *Foreign) Refuses(role, dialect string) string {
 	switch {

@@ -164,6 +164,7 @@ type hub struct {
 	endpoint string
 	router   *zsock.Router
 	received func(p *peer, m []string)
+	greet    func(m []string) (away []string) // tells what sends a new peer away; nil, or gives nil: it is welcome
 	done     sync.WaitGroup
 
 	mu    sync.Mutex
@@ -176,12 +177,12 @@ type hub struct {
 	news  *inbox           // is woken with each change
 }
 
-func bind(endpoint string, received func(p *peer, m []string)) (*hub, error) {
+func bind(endpoint string, received func(p *peer, m []string), greet func(m []string) []string) (*hub, error) {
 	r, err := zsock.NewRouter(zsock.Options{})
 	if err != nil {
 		return nil, err
 	}
-	h := &hub{router: r, received: received, known: map[string]*peer{}, lost: map[string]bool{}, news: newInbox()}
+	h := &hub{router: r, received: received, greet: greet, known: map[string]*peer{}, lost: map[string]bool{}, news: newInbox()}
 	if h.endpoint, err = r.Bind(endpoint); err != nil {
 		_ = r.Close()
 		return nil, err
@@ -234,6 +235,13 @@ func (h *hub) deliver(m []string) {
 	id, m := m[0], m[1:]
 	h.mu.Lock()
 	p := h.known[id]
+	if p == nil && h.greet != nil {
+		if away := h.greet(m); away != nil {
+			h.mu.Unlock()
+			h.send(id, away)
+			return
+		}
+	}
 	if p == nil {
 		p = &peer{id: id, in: newInbox()}
 		p.send = func(frames []string) { h.send(id, frames) }

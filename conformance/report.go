@@ -90,10 +90,13 @@ func (k *Kit) Document(results []Result) string {
 			fmt.Fprintf(&b, "\n### %s\n\n| | id | level | requirement | shown by |\n|---|---|---|---|---|\n", section)
 		}
 		shown := r.Untested
-		if shown == "" {
-			shown = k.shown(r)
-		} else {
+		switch {
+		case shown != "":
 			shown = "not tested: " + shown
+		case deviations[r.ID] != "":
+			shown = k.shown(r) + "; not met: " + deviations[r.ID]
+		default:
+			shown = k.shown(r)
 		}
 		fmt.Fprintf(&b, "| %s | %s | %s | %s | %s |\n", k.mark(r, results), r.ID, r.Level, strings.ReplaceAll(escape(r.Text), "|", `\|`), shown)
 	}

@@ -88,8 +88,8 @@ func (o *Options) run(ctx context.Context, s *Script) (r Result) {
 	}
 	start := time.Now()
 	x := &exchange{Options: o, script: s, peers: map[string]*peer{}, beatEvery: o.Driver.Beat()}
-	x.vars = vars{"service": fmt.Sprintf("conformance-%d-%d", start.UnixMilli()%1e9, services.Add(1))}
-	if name := o.Driver.Service(); name != "" {
+	x.vars = vars{}
+	if name := o.Driver.Service(fmt.Sprintf("conformance-%d-%d", start.UnixMilli()%1e9, services.Add(1))); name != "" {
 		x.vars["service"] = name
 	}
 	for _, d := range s.Dialects {
@@ -179,7 +179,12 @@ func (x *exchange) open() (err error) {
 	if x.script.Role == "broker" {
 		return x.start()
 	}
-	x.hub, err = bind(x.Driver.Listen(), x.received)
+	endpoint, runs := x.Driver.Listen()
+	var greet func(m []string) (away []string)
+	if runs {
+		greet = x.greet
+	}
+	x.hub, err = bind(endpoint, x.received, greet)
 	return err
 }
 
@@ -204,6 +209,18 @@ func (x *exchange) close() {
 	if x.hub != nil {
 		x.hub.close()
 	}
+}
+
+// greet sends a worker away that does not begin with READY: it was here
+// before, and registers anew then.
+func (x *exchange) greet(m []string) (away []string) {
+	for _, d := range x.script.Dialects {
+		if begins(m, wires[d].ready) {
+			return nil
+		}
+		away = wires[d].bye
+	}
+	return away
 }
 
 // keepAlive sends the heartbeats that are due.

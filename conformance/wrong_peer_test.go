@@ -1,7 +1,6 @@
 package conformance
 
 import (
-	"context"
 	"fmt"
 	"slices"
 	"sync"
@@ -252,8 +251,7 @@ func (x *tinyPeer) answered(m []string) {
 // Every fault of a worker or a client is found, by the script that it concerns.
 func TestWrongPeer(t *testing.T) {
 	t.Parallel()
-	k := load(t)
-	for _, fault := range []struct{ name, found string }{
+	findFaults(t, func(fault string) Driver { return tinyPeerDriver{tinyDriver{fault}} }, []fault{
 		{"", ""},
 		{"says nothing of ready", "rfc18/worker-ready"},
 		{"says nothing of beat", "rfc7/worker-heartbeats"},
@@ -278,15 +276,31 @@ func TestWrongPeer(t *testing.T) {
 		{"asks while it waits", "rfc7/client-sync"},
 		{"drops partials", "rfc18/client-partials"},
 		{"takes a partial for the final", "rfc18/client-partials"},
-	} {
-		t.Run(fault.name+" "+fault.found, func(t *testing.T) {
-			t.Parallel()
-			o := Options{Driver: tinyPeerDriver{tinyDriver{fault.name}}, Parallel: 8, Patience: patience}
-			if fault.name != "" {
+	})
+}
+
+// A fault and the script that has to find it.
+type fault struct{ name, found string }
+
+// findFaults runs, for each fault, the script that has to fail, and those that
+// must pass without one. They mostly wait, so all do it at the same time.
+func findFaults(t *testing.T, driver func(fault string) Driver, faults []fault) {
+	t.Helper()
+	k := load(t)
+	results := make([][]Result, len(faults))
+	var wg sync.WaitGroup
+	for i, f := range faults {
+		wg.Go(func() {
+			o := Options{Driver: driver(f.name), Parallel: 16, Patience: patience}
+			if f.name != "" {
 				o.Patience = 500 * time.Millisecond
 			}
-			judge(t, Run(context.Background(), k.Select(fault.found), o), fault.found)
+			results[i] = Run(t.Context(), k.Select(f.found), o)
 		})
+	}
+	wg.Wait()
+	for i, f := range faults {
+		t.Run(f.name+" "+f.found, func(t *testing.T) { judge(t, results[i], f.found) })
 	}
 }
 

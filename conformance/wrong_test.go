@@ -1,7 +1,6 @@
 package conformance
 
 import (
-	"context"
 	"fmt"
 	"slices"
 	"strings"
@@ -48,11 +47,11 @@ const tinyBeat = 60 * time.Millisecond
 // tinyDriver starts one for each script.
 type tinyDriver struct{ fault string }
 
-func (tinyDriver) Beat() time.Duration        { return tinyBeat }
-func (tinyDriver) Expiry() time.Duration      { return 8 * tinyBeat }
-func (tinyDriver) Service() string            { return "" }
-func (tinyDriver) Listen() string             { return anyPort }
-func (tinyDriver) Offers(string, string) bool { return true }
+func (tinyDriver) Beat() time.Duration         { return tinyBeat }
+func (tinyDriver) Expiry() time.Duration       { return 8 * tinyBeat }
+func (tinyDriver) Service(fresh string) string { return fresh }
+func (tinyDriver) Listen() (string, bool)      { return anyPort, false }
+func (tinyDriver) Offers(string, string) bool  { return true }
 func (tinyDriver) Refuses(role, dialect string) string {
 	if role != "broker" || dialect == "omdp" {
 		return "it is a broker of MDP"
@@ -65,7 +64,7 @@ func (d tinyDriver) Start(Start) (Subject, error) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	var err error
-	if b.hub, err = bind(anyPort, b.received); err == nil {
+	if b.hub, err = bind(anyPort, b.received, nil); err == nil {
 		b.done.Go(b.beat)
 	}
 	return b, err
@@ -321,8 +320,7 @@ func (b *tiny) beat() {
 // Every fault is found, and by the scripts that it concerns.
 func TestWrongBroker(t *testing.T) {
 	t.Parallel()
-	k := load(t)
-	for _, fault := range []struct{ name, found string }{ // found: a script that has to fail
+	findFaults(t, func(fault string) Driver { return tinyDriver{fault} }, []fault{
 		{"", ""},
 		{"joins the body", "rfc18/broker-body"},
 		{"drops partials", "rfc18/broker-partial"},
@@ -355,14 +353,5 @@ func TestWrongBroker(t *testing.T) {
 		{"misses nobody", "rfc18/broker-silent-worker"},
 		{"misses everybody", "rfc18/broker-living-worker"},
 		{"partials are no heartbeats", "rfc18/broker-partials-are-heartbeats"},
-	} {
-		t.Run(fault.name, func(t *testing.T) {
-			t.Parallel()
-			o := Options{Driver: tinyDriver{fault.name}, Parallel: 8, Patience: patience}
-			if fault.name != "" {
-				o.Patience = 500 * time.Millisecond
-			}
-			judge(t, Run(context.Background(), k.Select(fault.found), o), fault.found)
-		})
-	}
+	})
 }
