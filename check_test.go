@@ -41,6 +41,7 @@ type checker struct {
 	peers, timers, requests  int
 	queued, held, turns      int
 	queuedBytes, outboxBytes int64
+	joined                   int64
 }
 
 // serviceCount is what was counted of a service.
@@ -195,7 +196,7 @@ func (k *checker) checkWorker(w *peer) {
 	if w.draining {
 		c.draining++
 	}
-	if w.concurrency < 1 || !w.adv && w.concurrency != 1 {
+	if w.concurrency < 1 || !w.adv && !w.wire.several && w.concurrency != 1 {
 		k.bad("worker %q: concurrency %d", w.id, w.concurrency)
 	}
 	// S2: its free places and the lists agree. I14b: a place that drains is not free.
@@ -203,7 +204,7 @@ func (k *checker) checkWorker(w *peer) {
 	if w.held != w.slots.n {
 		k.bad("S2: worker %q: held %d, counted %d", w.id, w.held, w.slots.n)
 	}
-	if may := !w.draining && !w.unreachable && !w.backlog.blocked() && !w.resting && w.held < w.concurrency; may != w.ready.listed() {
+	if may := !w.draining && !w.unreachable && !w.backlog.blocked() && !w.resting && w.held < w.concurrency && w.clearAt == 0; may != w.ready.listed() {
 		k.bad("S2: worker %q: may be given requests: %v, listed: %v", w.id, may, w.ready.listed())
 	}
 	if w.ready.listed() {
@@ -282,6 +283,13 @@ func (k *checker) checkRequest(r *request) {
 		k.bad("request %q: no id, or attempt %d", r.rid(), r.asked)
 	}
 	queued := r.queue != nil
+	if b := &r.bridge; b.has {
+		k.queuedBytes += int64(len(b.data))
+		if queued || r.slot == nil || !r.slot.worker.wire.rejects {
+			k.bad("S4: request %q: its data is kept for nobody", r.rid())
+		}
+	}
+	k.joined += r.bridge.size
 	if queued == (r.slot != nil) || queued != r.inQueue.listed() || queued && r.inQueue.in != &r.queue.requests {
 		k.bad("S1: request %q is not in exactly one place", r.rid())
 	}
@@ -347,6 +355,9 @@ func (k *checker) checkQueues() {
 	}
 	if queued != k.queued || k.turns != len(d.queues) {
 		k.bad("I12, S1: %d requests in queues that have a turn, %d are queued; %d queues, %d are filed", queued, k.queued, k.turns, len(d.queues))
+	}
+	if k.joined != d.joined {
+		k.bad("S4: %d bytes of partials are joined, counted %d", d.joined, k.joined)
 	}
 	if k.queued != d.queued || k.queuedBytes != d.queuedBytes {
 		k.bad("S4: queued %d, counted %d; %d bytes, counted %d", d.queued, k.queued, d.queuedBytes, k.queuedBytes)

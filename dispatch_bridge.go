@@ -19,9 +19,7 @@ type bridge struct {
 
 // forget lets go what a request kept.
 func (d *dispatcher) forget(b *bridge) {
-	if b.has {
-		d.queuedBytes -= int64(len(b.data))
-	}
+	d.letGoKept(b)
 	d.joined -= b.size
 	*b = bridge{}
 }
@@ -195,9 +193,18 @@ func (d *dispatcher) retain(r *request, w *peer, data, options []byte, f form) {
 			b.options = nil
 		}
 	}
-	if w.wire.rejects {
-		d.queuedBytes += int64(len(data) - len(b.data))
+	if size := int64(len(data)); w.wire.rejects && d.queuedBytes+size <= d.lim.totalBytes {
+		d.letGoKept(b)
+		d.queuedBytes += size
 		b.data, b.form, b.has = append(b.data[:0], data...), f, true
+	}
+}
+
+// letGoKept forgets the data that was kept of a request in progress.
+func (d *dispatcher) letGoKept(b *bridge) {
+	if b.has {
+		d.queuedBytes -= int64(len(b.data))
+		b.has = false
 	}
 }
 
@@ -217,18 +224,20 @@ func (d *dispatcher) onReject(w *peer, m *message) {
 	d.freeSlot(sl)
 	switch {
 	case r == nil:
-	case partial || !r.bridge.has:
+	case partial:
 		r.slot = nil
 		d.end(r, statusRejected, "", "")
 	default:
 		r.slot = nil
 		r.attempt--
-		if r.bridge.back++; r.bridge.back >= r.service.workers {
+		b := &r.bridge
+		if b.back++; b.back >= r.service.workers || !b.has {
 			d.end(r, statusRejected, "false", "")
 			break
 		}
-		r.form = r.bridge.form
-		r.keep(r.bridge.data, r.bridge.options, d.store)
+		r.form = b.form
+		r.keep(b.data, b.options, d.store)
+		d.letGoKept(b)
 		d.enqueue(r, false)
 	}
 	d.setReady(w)

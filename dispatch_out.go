@@ -341,6 +341,7 @@ func (d *dispatcher) unsent(out *batch.Out, i int, o origin) *request {
 		m.options = o.req.bridge.options
 	}
 	o.req.keep(m.data, m.options, d.store)
+	d.letGoKept(&o.req.bridge)
 	return o.req
 }
 

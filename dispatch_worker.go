@@ -253,7 +253,7 @@ func (d *dispatcher) growLost(p *peer) {
 // setReady keeps p in its service's list of free workers exactly while it may
 // be given a request. It joins at the end: the least recently used is first.
 func (d *dispatcher) setReady(p *peer) {
-	may := p.role == roleWorker && !p.dead && !p.draining && !p.unreachable && !p.backlog.blocked() && !p.resting && p.held < p.concurrency && p.clearAt <= d.now
+	may := p.role == roleWorker && !p.dead && !p.draining && !p.unreachable && !p.backlog.blocked() && !p.resting && p.held < p.concurrency && p.clearAt == 0
 	switch {
 	case may && !p.ready.listed():
 		p.service.ready.pushBack(&p.ready)
@@ -507,7 +507,7 @@ func (d *dispatcher) onWorkerTick(w *peer) {
 		case sl.req != nil: // nothing heard of it for the liveness (I19)
 			d.stats.Stalled++
 			d.end(sl.req, statusWorkerLost, "", causeStalled)
-		case w.adv || w.wire.rejects: // it does not beat for it: it does not hold it; or it goes on with others beside it
+		case w.adv || w.wire.several: // it does not beat for it: it does not hold it; or it goes on with others beside it
 			d.takeBack(sl)
 			freed = true
 		default: // a Node worker that holds a request drops the next one: let it start anew
