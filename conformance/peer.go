@@ -72,7 +72,17 @@ type peer struct {
 
 	mu    sync.Mutex
 	beats []string // what is sent as a heartbeat; nil: none is due
+	ready bool     // READY was said: a further one changes nothing
 	left  bool     // DISCONNECT was said: none are due any more
+}
+
+// greeted begins with the heartbeats.
+func (p *peer) greeted(m []string) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if !p.ready && !p.left {
+		p.ready, p.beats = true, m
+	}
 }
 
 // beating sets what is sent as a heartbeat; after DISCONNECT nothing is.

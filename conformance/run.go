@@ -270,7 +270,7 @@ func (x *exchange) follow(p *peer, m []string, worker bool) {
 		case slices.Equal(m, w.bye):
 			p.leave()
 		case worker && begins(m, w.ready):
-			p.beating(w.beat)
+			p.greeted(w.beat)
 		}
 	}
 }

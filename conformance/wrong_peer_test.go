@@ -22,6 +22,7 @@ type tinyPeer struct {
 	p     *peer     // the socket in use
 	two   *peer     // one too many
 	heard time.Time // something of the broker
+	told  time.Time // something to the broker
 	asked []string  // the names of the calls, the one in progress first
 	data  map[string]string
 }
@@ -29,7 +30,7 @@ type tinyPeer struct {
 type tinyPeerDriver struct{ tinyDriver }
 
 // It misses its broker after 20 beats.
-func (tinyPeerDriver) Expiry() time.Duration { return 24 * tinyBeat }
+func (d tinyPeerDriver) Expiry() time.Duration { return 24 * d.Beat() }
 
 func (tinyPeerDriver) Refuses(role, dialect string) string {
 	if role == "broker" || dialect == "omdp" {
@@ -86,12 +87,13 @@ func (x *tinyPeer) say(command string, more ...string) {
 		m = append([]string{""}, m...)
 	}
 	x.p.send(append(m, more...))
+	x.told = time.Now()
 }
 
 // hear takes what comes on a socket until it is another's turn.
 func (x *tinyPeer) hear(p *peer) {
 	for {
-		m := p.in.next(time.Now().Add(tinyBeat / 2))
+		m := p.in.next(time.Now().Add(tinyBeat(x.fault) / 2))
 		x.mu.Lock()
 		if p != x.p {
 			x.mu.Unlock()
@@ -160,7 +162,8 @@ func (x *tinyPeer) serve(address string, body []string) {
 }
 
 func (x *tinyPeer) beat() {
-	tick := time.NewTicker(tinyBeat)
+	every := tinyBeat(x.fault)
+	tick := time.NewTicker(every / 2)
 	defer tick.Stop()
 	for {
 		select {
@@ -173,11 +176,13 @@ func (x *tinyPeer) beat() {
 			x.mu.Unlock()
 			return
 		}
-		x.say("beat")
+		if time.Since(x.told) > every*3/4 || x.fault == "beats by the clock" {
+			x.say("beat")
+		}
 		if x.fault == "says READY again" {
 			x.say("ready", x.start.Service)
 		}
-		if time.Since(x.heard) > 20*tinyBeat && x.fault != "misses nobody" {
+		if time.Since(x.heard) > 20*every && x.fault != "misses nobody" {
 			_ = x.open()
 		}
 		x.mu.Unlock()
@@ -263,6 +268,7 @@ func TestWrongPeer(t *testing.T) {
 		{"keeps its socket", "rfc7/worker-on-disconnect"},
 		{"hears no DISCONNECT", "rfc18/worker-on-disconnect"},
 		{"hears heartbeats alone", "rfc18/worker-requests-are-heartbeats"},
+		{"beats by the clock", "rfc7/worker-no-idle-heartbeats"},
 		{"misses nobody", "rfc7/worker-silent-broker"},
 		{"changes the address", "rfc18/worker-request"},
 		{"adds an address", "rfc7/worker-request"},
