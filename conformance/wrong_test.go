@@ -55,8 +55,8 @@ func tinyBeat(fault string) time.Duration {
 // tinyDriver starts one for each script.
 type tinyDriver struct{ fault string }
 
-func (tinyDriver) Beat() time.Duration         { return tinyBeat }
-func (tinyDriver) Expiry() time.Duration       { return 8 * tinyBeat }
+func (d tinyDriver) Beat() time.Duration       { return tinyBeat(d.fault) }
+func (d tinyDriver) Expiry() time.Duration     { return 8 * d.Beat() }
 func (tinyDriver) Service(fresh string) string { return fresh }
 func (tinyDriver) Listen() (string, bool)      { return anyPort, false }
 func (tinyDriver) Offers(string, string) bool  { return true }
