@@ -174,7 +174,7 @@ type dispatcher struct {
 	due      instant // what deadline returned last
 
 	dialects  []Dialect             // by listener
-	stranger  *wire                 // the dialect that the last first message names, for an answer to it
+	stranger  *wire                 // the dialect of the last message that could not be read, for an answer to it
 	nextRID   uint64                // the last id made for a request that came without
 	ridText   []byte                // … in decimal
 	versions  map[string][]*service // services of workers that told a version, by name without it

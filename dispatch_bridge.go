@@ -47,8 +47,10 @@ func (d *dispatcher) read(l int, id []byte, f [][]byte, m *message) bool {
 	if p.unclear && parseUnclear(f, m) || p.wire.parseAtBroker(f, m) {
 		return true
 	}
+	d.stranger = p.wire
 	if n := named(f); n != nil && n.family() != p.wire.family() {
 		d.stats.WrongDialect++
+		d.stranger = n
 	}
 	return false
 }

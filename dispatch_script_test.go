@@ -147,8 +147,17 @@ func (s *script) send(id, text string) {
 		n, _ := strconv.ParseUint(s[2:], 16, 8)
 		return string([]byte{byte(n)})
 	})
+	s.sendFrames(id, strings.Split(text, "|"))
+}
+
+func (s *script) sendFrames(id string, frames []string) {
 	var f [][]byte
-	for p := range strings.SplitSeq(text, "|") {
+	for _, p := range frames {
+		for i := len(s.tokens); i > 0; i-- {
+			if p == fmt.Sprint("T", i) {
+				p = s.tokens[i-1]
+			}
+		}
 		f = append(f, []byte(p))
 	}
 	var m message
