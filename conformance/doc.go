@@ -27,6 +27,15 @@
 // dialect (mdp01, mdp02 or omdp; what the peers speak), needs (what the driver has to offer, else
 // the script is left out), about (a remark).
 //
+// What a script may need: timeout (a broker whose requests expire soon, when
+// their clients say nothing), stop (the subject can be stopped in good order),
+// results (a client that tells what its calls gave), same-socket (a client whose
+// calls share one), hold (a worker that keeps the request "hold" until its client
+// loses interest), twice (one that tries to reply to "twice" twice). A worker
+// under test gives back the data that it got, but for these two and "partials":
+// that is partials-0, partials-1, partials-2 and the final partials-final, where
+// there are partials; and "fail", the error 418, TEAPOT, where there are errors.
+//
 // A message is frames with | between them:
 //
 //	word "text" `text` 0x00ff   these bytes; "" is an empty frame

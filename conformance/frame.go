@@ -4,6 +4,7 @@ import (
 	"encoding/hex"
 	"encoding/json"
 	"fmt"
+	"maps"
 	"reflect"
 	"regexp"
 	"strconv"
@@ -225,9 +226,7 @@ func matchAll(frames []frame, got []string, v vars) bool {
 	if n := len(frames); len(got) > n && !frames[n-1].rest {
 		return false
 	}
-	for name, text := range bound {
-		v[name] = text
-	}
+	maps.Copy(v, bound)
 	return true
 }
 
