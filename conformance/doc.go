@@ -62,7 +62,7 @@
 //	PEER hush D             nothing at all comes for D, some time
 //	PEER skip MESSAGE       messages like this may come from now on, as heartbeats may
 //	PEER strict             heartbeats are messages as any other from now on
-//	PEER mute               the kit sends no heartbeats any more for this peer
+//	PEER mute               the kit sends no heartbeats for this peer, from now on
 //	PEER beats MESSAGE      it sends this in place of heartbeats
 //	PEER close              the kit closes the socket without a word
 //	PEER gone               the subject has closed its socket

@@ -116,6 +116,7 @@ func (p *peer) beat() {
 func (p *peer) set(m []string) {
 	p.saying.Lock()
 	defer p.saying.Unlock()
+	p.greeted(nil) // it is for the script to say from now on, also before READY
 	p.beating(m)
 }
 
