@@ -356,6 +356,20 @@ func (k *checker) checkQueues() {
 	if queued != k.queued || k.turns != len(d.queues) {
 		k.bad("I12, S1: %d requests in queues that have a turn, %d are queued; %d queues, %d are filed", queued, k.queued, k.turns, len(d.queues))
 	}
+	speakers := [len(wires)]int{}
+	for _, m := range d.peers {
+		for _, p := range m {
+			if p.wire != nil {
+				speakers[p.wire.dialect]++
+			}
+			if (p.wire == nil) != (p.role == roleNone) {
+				k.bad("peer %q: role %d, dialect %v", p.id, p.role, p.wire)
+			}
+		}
+	}
+	if speakers != d.speakers {
+		k.bad("peers by dialect %v, counted %v", d.speakers, speakers)
+	}
 	if k.joined != d.joined {
 		k.bad("S4: %d bytes of partials are joined, counted %d", d.joined, k.joined)
 	}

@@ -204,6 +204,7 @@ type dispatcher struct {
 	draining    bool
 	clients     int
 	workers     int
+	speakers    [len(wires)]int // both, by dialect
 	queued      int
 	queuedBytes int64
 	nextPeer    uint32
@@ -336,6 +337,7 @@ func (d *dispatcher) addPeer(l int, id []byte) *peer {
 
 func (d *dispatcher) removePeer(p *peer) {
 	p.dead = true
+	d.speaks(p, nil)
 	delete(d.peers[p.listener], p.id)
 	d.timers.remove(&p.timer)
 	d.dropBacklog(p)

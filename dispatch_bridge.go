@@ -55,6 +55,20 @@ func (d *dispatcher) read(l int, id []byte, f [][]byte, m *message) bool {
 	return false
 }
 
+// speaks notes the dialect of a peer; nil: it is gone.
+func (d *dispatcher) speaks(p *peer, w *wire) {
+	if p.wire == w {
+		return
+	}
+	if p.wire != nil {
+		d.speakers[p.wire.dialect]--
+	}
+	if w != nil {
+		d.speakers[w.dialect]++
+		p.wire = w
+	}
+}
+
 // number names a request that came without an id.
 func (d *dispatcher) number(m *message) {
 	if m.rid == nil {
@@ -135,7 +149,8 @@ func (p *peer) clearTime() instant {
 // clears takes the message by which a worker shows its dialect.
 func (d *dispatcher) clears(p *peer, m *message) {
 	if m.wire() != p.wire {
-		p.wire, p.unclear = m.wire(), false
+		d.speaks(p, m.wire())
+		p.unclear = false
 		d.greet(p)
 	} else if m.op == opReply || m.op == opPartial || m.token != nil { // a bare beat is others' too
 		p.unclear = false

@@ -130,12 +130,12 @@ func TestVersionRanges(t *testing.T) {
 		{"1..3", "", "1.2.3"},
 		{"x.1", "", "1.1.0"},
 	} {
-		for _, text := range strings.Fields(c.yes) {
+		for text := range strings.FieldsSeq(c.yes) {
 			if v, ok := parseVersion(text); !ok || !allows(c.wanted, v) {
 				t.Errorf("%q does not allow %s", c.wanted, text)
 			}
 		}
-		for _, text := range strings.Fields(c.no) {
+		for text := range strings.FieldsSeq(c.no) {
 			if v, ok := parseVersion(text); !ok || allows(c.wanted, v) {
 				t.Errorf("%q allows %s", c.wanted, text)
 			}

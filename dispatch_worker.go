@@ -215,7 +215,8 @@ func (d *dispatcher) onReady(l int, id []byte, p *peer, m *message) {
 	d.clients--
 	d.workers++
 	s.workers++
-	p.role, p.service, p.concurrency, p.beats, p.wire = roleWorker, s, 1, true, m.wire()
+	p.role, p.service, p.concurrency, p.beats = roleWorker, s, 1, true
+	d.speaks(p, m.wire())
 	if adv {
 		p.adv, p.life, p.told = true, c.ID, c.interval()
 		p.pack, p.grow, p.body = c.Pack > 0, c.Grow > 0, min(c.Body, maxCredit)
