@@ -175,6 +175,7 @@ type dispatcher struct {
 
 	dialects  []Dialect             // by listener
 	stranger  *wire                 // the dialect of the last message that could not be read, for an answer to it
+	wrong     string                // … which is not one that it may be in; else empty
 	nextRID   uint64                // the last id made for a request that came without
 	ridText   []byte                // … in decimal
 	versions  map[string][]*service // services of workers that told a version, by name without it
@@ -287,6 +288,7 @@ func (d *dispatcher) malformed(now instant, l int, id []byte, worker bool) {
 // is told to start anew ("Broker SHALL force disconnect … if any error occurs").
 func (d *dispatcher) onMalformed(l int, id []byte, p *peer, worker bool) {
 	d.stats.Malformed++
+	defer func() { d.wrong = "" }()
 	if p == nil {
 		if d.clients >= d.lim.clients {
 			return
@@ -295,7 +297,7 @@ func (d *dispatcher) onMalformed(l int, id []byte, p *peer, worker bool) {
 	}
 	if p.malformed == 0 || d.now-p.malformedSince > d.lim.malformedIn {
 		if p.malformedSince == 0 {
-			d.note(noteMalformed, p, "") // once a peer
+			d.note(noteMalformed, p, d.wrong) // once a peer
 		}
 		p.malformed, p.malformedSince = 0, d.now
 	}

@@ -9,6 +9,7 @@ import "time"
 type bridge struct {
 	name    string   // that was asked for, where it is a pattern's; else empty
 	options []byte   // towards a worker whose dialect has none: should it come back
+	some    bool     // there are options
 	data    []byte   // towards a worker that may hand it back
 	form    form     // of data
 	has     bool     // data is kept
@@ -21,7 +22,19 @@ type bridge struct {
 func (d *dispatcher) forget(b *bridge) {
 	d.letGoKept(b)
 	d.joined -= b.size
+	last := *b
 	*b = bridge{}
+	if cap(last.data)+cap(last.options) <= 16<<10 { // for the next one
+		b.data, b.options = last.data[:0], last.options[:0]
+	}
+}
+
+// kept are the options that were kept, nil if there were none.
+func (b *bridge) kept() []byte {
+	if !b.some {
+		return nil
+	}
+	return append([]byte{}, b.options...)
 }
 
 // asks is the name of the service that a client asked for.
@@ -40,7 +53,7 @@ func (d *dispatcher) read(l int, id []byte, f [][]byte, m *message) bool {
 		ok := parseFirst(d.dialects[l], f, m)
 		d.stranger = m.wire()
 		if !ok && m.wire().dialect != d.dialects[l] && d.dialects[l] != Auto {
-			d.stats.WrongDialect++
+			d.wrongDialect(m.wire())
 		}
 		return ok
 	}
@@ -49,10 +62,17 @@ func (d *dispatcher) read(l int, id []byte, f [][]byte, m *message) bool {
 	}
 	d.stranger = p.wire
 	if n := named(f); n != nil && n.family() != p.wire.family() {
-		d.stats.WrongDialect++
+		d.wrongDialect(n)
 		d.stranger = n
 	}
 	return false
+}
+
+// wrongDialect counts a message in a dialect that its sender, or its listener,
+// does not speak.
+func (d *dispatcher) wrongDialect(w *wire) {
+	d.stats.WrongDialect++
+	d.wrong = w.dialect.String()
 }
 
 // speaks notes the dialect of a peer; nil: it is gone.
@@ -161,11 +181,11 @@ func (d *dispatcher) clears(p *peer, m *message) {
 }
 
 // overdueAt is when a slot counts as forgotten by its worker, which is silent
-// about it for the limit. Where beats for requests are not known, its beats stand
-// for all that it holds, but not for ever.
+// about it for the limit. Where beats for requests are not known, or not known
+// to be known, its beats stand for all that it holds, but not for ever.
 func (d *dispatcher) overdueAt(w *peer, sl *slot, limit time.Duration) instant {
 	at := d.clock.silentSince(sl.progress) + limit
-	if sl.req != nil && !w.wire.beatsRequest {
+	if sl.req != nil && (!w.wire.beatsRequest || w.unclear) {
 		at = d.clock.silentSince(max(sl.progress, w.seen)) + limit
 		if most := d.lim.inProgress; most > 0 {
 			at = min(at, d.clock.silentSince(sl.progress)+most)
@@ -181,7 +201,9 @@ func (d *dispatcher) onBareBeat(w *peer, m *message) {
 		return
 	case w.wire.beatsRequest: // it beats bare only when it holds nothing
 		d.freeDraining(w)
-		return
+		if !w.unclear {
+			return
+		}
 	}
 	if m.level > 0 && m.level != w.concurrency {
 		w.concurrency = d.clip(w, m.level)
@@ -205,10 +227,7 @@ func (d *dispatcher) onBareBeat(w *peer, m *message) {
 func (d *dispatcher) retain(r *request, w *peer, data, options []byte, f form) {
 	b := &r.bridge
 	if !w.wire.options || w.wire.rejects {
-		b.options = append(b.options[:0], options...)
-		if options == nil {
-			b.options = nil
-		}
+		b.options, b.some = append(b.options[:0], options...), options != nil
 	}
 	if size := int64(len(data)); w.wire.rejects && d.queuedBytes+size <= d.lim.totalBytes {
 		d.letGoKept(b)
@@ -253,7 +272,7 @@ func (d *dispatcher) onReject(w *peer, m *message) {
 			break
 		}
 		r.form = b.form
-		r.keep(b.data, b.options, d.store)
+		r.keep(b.data, b.kept(), d.store)
 		d.letGoKept(b)
 		d.enqueue(r, false)
 	}

@@ -338,7 +338,7 @@ func (d *dispatcher) unsent(out *batch.Out, i int, o origin) *request {
 	o.peer.wire.parseAtWorker(in.Next()[1:], &m) // our own message, so it is well-formed
 	o.req.form = m.form
 	if !o.peer.wire.options {
-		m.options = o.req.bridge.options
+		m.options = o.req.bridge.kept()
 	}
 	o.req.keep(m.data, m.options, d.store)
 	d.letGoKept(&o.req.bridge)
