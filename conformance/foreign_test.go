@@ -122,7 +122,7 @@ func TestForeignWorkerByHand(t *testing.T) {
 		t.Fatal(err)
 	}
 	h.close()
-	w, err := startWorker(Start{Endpoint: h.endpoint, Service: "by-hand"})
+	w, err := startWorker(Start{Endpoint: h.endpoint, Service: "by-hand", Script: &Script{Dialects: []string{"omdp"}}})
 	if err != nil {
 		t.Fatal(err)
 	}

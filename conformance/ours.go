@@ -41,12 +41,10 @@ func (ours) Service(fresh string) string { return fresh }
 func (ours) Listen() (string, bool)      { return anyPort, false }
 func (ours) Offers(role, n string) bool  { return true }
 
-func (ours) Refuses(role, dialect string) string {
-	if dialect != "omdp" && role != "broker" {
-		return "this library's " + role + " speaks OMDP alone"
-	}
-	return ""
-}
+func (ours) Refuses(string, string) string { return "" }
+
+// speaks are the dialects that the kit knows by name.
+var speaks = map[string]omdp.Dialect{"mdp01": omdp.MDP01, "mdp02": omdp.MDP02, "omdp": omdp.OMDP}
 
 func (ours) Start(s Start) (Subject, error) {
 	switch s.Script.Role {
@@ -90,7 +88,7 @@ type ourWorker struct {
 }
 
 func startWorker(s Start) (Subject, error) {
-	w, err := omdp.NewWorker(s.Endpoint, s.Service, &omdp.WorkerConfig{Heartbeat: ourBeat, ReconnectMin: 10 * time.Millisecond})
+	w, err := omdp.NewWorker(s.Endpoint, s.Service, &omdp.WorkerConfig{Dialect: speaks[s.Script.Dialects[0]], Heartbeat: ourBeat, ReconnectMin: 10 * time.Millisecond})
 	if err == nil {
 		err = w.OnRequest(serve)
 	}
@@ -137,7 +135,7 @@ type ourClient struct {
 }
 
 func startClient(s Start) (Subject, error) {
-	c, err := omdp.NewClient(s.Endpoint, &omdp.ClientConfig{Heartbeat: ourBeat, ReconnectMin: 10 * time.Millisecond})
+	c, err := omdp.NewClient(s.Endpoint, &omdp.ClientConfig{Dialect: speaks[s.Script.Dialects[0]], Heartbeat: ourBeat, ReconnectMin: 10 * time.Millisecond})
 	if err == nil {
 		err = c.Start()
 	}
