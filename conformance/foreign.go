@@ -5,6 +5,7 @@ import (
 	"cmp"
 	"errors"
 	"fmt"
+	"io"
 	"os"
 	"os/exec"
 	"slices"
@@ -41,6 +42,8 @@ type Foreign struct {
 	// Timeout is that of requests at a broker whose clients give none; scripts
 	// that wait for its end run if it is at most six heartbeats.
 	Timeout time.Duration
+	// Stderr gets what the commands write there; nil: nobody does.
+	Stderr io.Writer
 	// Has are further things that the subject offers to scripts: hold, twice.
 	Has []string
 }
@@ -121,9 +124,7 @@ func (p *process) run(out *inbox, data string, timeout time.Duration) error {
 	if err != nil {
 		return err
 	}
-	if os.Getenv("CONFORMANCE_STDERR") != "" {
-		c.Stderr = os.Stderr
-	}
+	c.Stderr = p.f.Stderr
 	if err := c.Start(); err != nil {
 		return err
 	}

@@ -116,6 +116,9 @@ func (o *options) driver() (conformance.Driver, error) {
 	if o.role == "" {
 		o.role = "broker"
 	}
+	if o.verbose {
+		f.Stderr = os.Stderr
+	}
 	switch {
 	case o.role == "broker" && f.Endpoint == "":
 		return nil, fmt.Errorf("a broker under test needs -endpoint (or -ours)")
