@@ -66,6 +66,9 @@ func (c *Client) sendWaiting(now instant) link {
 		c.grow()
 		return nil
 	}
+	if !c.wire.numbered && !c.table.waits() { // those that wait do so for their time
+		return nil
+	}
 	l := c.conns[best.index].link
 	out := l.Begin()
 	for p := range c.table.waiting {

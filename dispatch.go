@@ -218,6 +218,8 @@ type dispatcher struct {
 	x            extra // scratch
 	work         work
 	say          message
+	mmiServices  mmiAnswer
+	mmiStats     mmiAnswer
 	text         []byte // … of raw data as JSON
 	m1           [1][]byte
 	notes        []note

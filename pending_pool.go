@@ -37,6 +37,14 @@ func (t *pendingTable) choosePool() {
 	}
 }
 
+// waits tells whether a request may be sent now.
+func (t *pendingTable) waits() bool {
+	for range t.waiting {
+		return true
+	}
+	return false
+}
+
 // wants gives a connection that is to be opened, as requests wait and those there
 // are have one each; nil: none is. It is told once of each.
 func (t *pendingTable) wants() *tableLink {
