@@ -5,7 +5,6 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
-	"os"
 	"slices"
 	"strings"
 	"testing"
@@ -301,35 +300,15 @@ func TestPeerManyFrames(t *testing.T) {
 	}
 }
 
-// recordedIn are the messages recorded of a dialect's own implementation.
-func recordedIn(t *testing.T, name string) (all []record) {
-	t.Helper()
-	b, err := os.ReadFile("testdata/wire/" + name + ".jsonl")
-	if err != nil {
-		t.Fatal(err)
-	}
-	for line := range bytes.Lines(b) {
-		var rec record
-		if err := json.Unmarshal(line, &rec); err != nil {
-			t.Fatal(err)
-		}
-		all = append(all, rec)
-	}
-	return all
-}
-
 // What foreign brokers sent is read by our client and worker, and what foreign
 // clients and workers sent is what ours send.
 func TestPeerRecorded(t *testing.T) {
 	for _, w := range []*wire{wires[OMDPFinal], wires[PIGATO]} {
 		t.Run(w.dialect.String(), func(t *testing.T) {
 			same, read := 0, 0
-			for _, rec := range recordedIn(t, w.dialect.String()) {
+			for _, rec := range recordedFrom(t, w.dialect) {
 				s := rec.Frames
-				f := make([][]byte, len(s))
-				for i := range s {
-					f[i] = []byte(s[i])
-				}
+				f := rec.bytes()
 				var m message
 				if rec.From == "broker" {
 					read++
