@@ -1,7 +1,7 @@
 # omdp: `make` prints what there is. Every target that builds runs
 # tools/setup.sh first, which installs nothing when all is there.
 
-.PHONY: help sim setup echo test lint vuln bench bench-quick bench-build fuzz asan valgrind memory cover chaos soak model mutants interop
+.PHONY: help sim setup echo test lint vuln bench bench-quick bench-build fuzz asan valgrind memory cover chaos soak model mutants interop conformance
 
 help: ## print this
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -60,6 +60,9 @@ interop: setup ## peers of other makes alone, with each of ours through our brok
 	@sh interop/install.sh
 	cd interop && npm test
 	cd interop && OMDP_INTEROP=1 go test -race -count=1 -timeout 5m
+
+conformance: setup ## the conformance kit against this library; writes docs/conformance.md
+	go run ./conformance/cmd -ours -patience 10s -doc docs/conformance.md
 
 model: ## check the models of a request and of a stream with spin, every mechanism missed when taken away
 	@sh tools/model.sh

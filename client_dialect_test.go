@@ -38,6 +38,8 @@ func fakeDialect(t testing.TB, d Dialect, config *ClientConfig) (*Client, *fakeN
 func (l *fakeLink) answer(d Dialect, m, value string) {
 	f := strings.Split(m, "|")
 	switch d {
+	case OMDP:
+		l.say("C", "3", f[3], `{"status":200,"msg":`+value+`}`)
 	case OMDPFinal:
 		l.say("C", "3", f[3], "0", value)
 	case PIGATO:
@@ -462,4 +464,61 @@ func TestDialectEndpoints(t *testing.T) {
 		synctest.Wait()
 		ask("6") // it answers; of the other that is not known again
 	})
+}
+
+// What brokers may answer to the question whether there is a worker.
+func TestLookupAnswers(t *testing.T) {
+	for _, w := range append(foreignWires(), wires[OMDP]) {
+		t.Run(w.dialect.String(), func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				c, n := fakeDialect(t, w.dialect, &ClientConfig{Timeout: -1})
+				defer c.Close()
+				l := n.next(t)
+				ask := func() (string, <-chan error, *bool) {
+					found, end := new(bool), make(chan error, 1)
+					go func() {
+						ok, err := c.Lookup(t.Context(), "a name")
+						*found = ok
+						end <- err
+					}()
+					return l.await(t, "question", func(m string) bool { return strings.Contains(m, "|mmi.service|") }), end, found
+				}
+				for answer, want := range map[string]bool{"200": true, `"200"`: true, "404": false, `"404"`: false} {
+					m, end, found := ask()
+					if !strings.Contains(m, map[bool]string{true: "|a name", false: `|"a name"|`}[w.opaque]) {
+						t.Errorf("asked %q", m)
+					}
+					l.answer(w.dialect, m, answer)
+					if err := <-end; err != nil || *found != want {
+						t.Errorf("%s: got %v, %v", answer, *found, err)
+					}
+				}
+				for answer, outcome := range map[string]Outcome{"501": NotExecuted, `"501"`: NotExecuted, "null": MayHaveExecuted, "[]": MayHaveExecuted, "true": MayHaveExecuted, "2000": MayHaveExecuted, `"` + strings.Repeat("x", 1000) + `"`: MayHaveExecuted} {
+					m, end, _ := ask()
+					l.answer(w.dialect, m, answer)
+					wantError(t, answer, <-end, ErrUnsupported, outcome)
+				}
+				m, end, _ := ask()
+				f := strings.Split(m, "|")
+				switch w.dialect {
+				case OMDP:
+					l.say("C", "3", f[3], `{"status":418,"msg":"TEAPOT"}`)
+				case OMDPFinal:
+					l.say("C", "3", f[3], `{"code":418,"text":"TEAPOT"}`)
+				case PIGATO:
+					l.say("C", "3", "", f[3], "-1", `{"code":418,"text":"TEAPOT"}`, "undefined")
+				default:
+					l.answer(w.dialect, m, `{"status":418,"msg":"TEAPOT"}`)
+				}
+				wantError(t, "a handler's error", <-end, ErrUnsupported, Executed)
+				// One that does not know the question has it wait for a worker.
+				start := time.Now()
+				_, end, _ = ask()
+				wantError(t, "no answer", <-end, ErrTimeout, MayHaveExecuted)
+				if d := time.Since(start); d < time.Minute || d > time.Minute+maxSlack {
+					t.Errorf("after %v", d)
+				}
+			})
+		})
+	}
 }

@@ -34,6 +34,7 @@ type Response struct {
 	conn   *workerConn
 	link   link // of the session in which the request came: no other ever carries the reply
 	task   *task
+	wire   *wire // of the broker
 	raw    bool  // the client reads raw bytes
 	packs  bool  // the broker reads envelopes
 	many   bool  // … and several of them in one frame
@@ -76,7 +77,7 @@ func (r *Response) Write(p []byte) (int, error) {
 		var k int
 		var err error
 		switch {
-		case !r.worker.wire.partials:
+		case !r.wire.partials:
 			k, err = len(p), r.keep(p, true)
 		case r.raw:
 			k = min(len(p)-n, r.chunk())
@@ -132,7 +133,7 @@ func (r *Response) Send(v any) error {
 	}
 	r.writing.Lock()
 	defer r.writing.Unlock()
-	if !r.worker.wire.partials {
+	if !r.wire.partials {
 		return r.keep(value, false)
 	}
 	return r.partial(value, raw, nil)
@@ -208,10 +209,10 @@ func (r *Response) Heartbeat() error {
 	err := r.stopped()
 	if err == nil {
 		n := 0
-		if r.worker.wire.several {
+		if r.wire.several {
 			n = r.worker.concurrency()
 		}
-		r.worker.wire.appendWorkerBeat(o, n, r.task.token(), r.task.rid())
+		r.wire.appendWorkerBeat(o, n, r.task.token(), r.task.rid())
 	}
 	r.link.Flush()
 	return err

@@ -29,7 +29,7 @@ func (r *Response) appendForeign(o *batch.Out, c op, code string, value []byte, 
 		r.kept.lead(m)
 		r.mu.Unlock()
 	}
-	r.worker.wire.appendResult(o, m)
+	r.wire.appendResult(o, m)
 }
 
 // maxKept is how many frames of partials may go in front of a final: with those
