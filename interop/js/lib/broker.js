@@ -123,6 +123,10 @@ class Broker {
       const m = this.d.parse(frames);
       if (!m) {
         cli.note(`not understood: ${frames.map(String).join('|')}`);
+        const key = id.toString('hex');
+        if (this.workers.has(key)) {
+          this.refuse(key, this.workers.get(key));
+        }
       } else if (m.worker) {
         this.onWorker(id, m);
       } else {
@@ -171,7 +175,7 @@ class Broker {
   onWorker(id, m) {
     const key = id.toString('hex');
     let w = this.workers.get(key);
-    if (m.type === 'ready' && !w) {
+    if (m.type === 'ready' && !w && !this.d.own?.(m.service, [], () => false)) {
       w = { id, service: m.service, liveness: LIVENESS, req: null };
       this.workers.set(key, w);
       this.service(w.service).idle.push(w);
@@ -184,11 +188,8 @@ class Broker {
       }
       return;
     }
-    if (!w || m.type === 'ready') { // a command of a stranger, a second READY
-      this.send(id, this.d.leave);
-      if (w) {
-        this.lose(key, w);
-      }
+    if (!w || m.type === 'ready') { // a command of a stranger, a second READY, a name of the broker's own
+      this.refuse(key, w ?? { id });
       return;
     }
     w.liveness = LIVENESS;
@@ -201,11 +202,20 @@ class Broker {
     const { req } = w;
     if (!req || !req.client.equals(m.token) || (req.rid !== undefined && req.rid !== m.rid)) {
       cli.note('a reply to a request that its worker does not have');
+      this.refuse(key, w);
       return;
     }
     this.send(req.client, this.d.reply(m.type, req, m.payload));
     if (m.type === 'final') {
       this.free(w);
+    }
+  }
+
+  // refuse is for what a worker may not say: it is to start anew.
+  refuse(key, w) {
+    this.send(w.id, this.d.leave);
+    if (this.workers.has(key)) {
+      this.lose(key, w);
     }
   }
 
@@ -220,6 +230,7 @@ class Broker {
     while (queue.length > 0 && idle.length > 0) {
       const w = idle.shift();
       w.req = queue.shift();
+      w.told = true; // in the place of the next beat
       this.send(w.id, this.d.request(w.req));
       if (this.d.clientBeat) {
         this.send(w.req.client, this.d.clientBeat(w.req));
@@ -243,9 +254,10 @@ class Broker {
       }
       if (--w.liveness < 0) {
         this.lose(key, w);
-      } else {
+      } else if (!w.told) {
         this.send(w.id, this.d.beat);
       }
+      w.told = false;
     }
   }
 }
