@@ -94,6 +94,7 @@ func (m *table) text(rows, columns []string) string {
 type scene struct {
 	client, worker             string // their kinds
 	clientCommand, workCommand []string
+	slots                      chan struct{}
 	said                       said // by the client
 	except                     []exception
 	heldTimeout                int           // ms of the request whose worker is killed
@@ -189,7 +190,7 @@ func TestMatrix(t *testing.T) {
 				m.run(t, c.name, w.name, scene{
 					client: c.name, clientCommand: command(c, "client", c.client...),
 					worker: w.name, workCommand: command(w, "worker"),
-					said: errorsOf[c.name], except: exceptions, heldTimeout: 60000, takeover: takeover,
+					said: errorsOf[c.name], except: exceptions, heldTimeout: 60000, takeover: takeover, slots: slots,
 				})
 			}
 		}
@@ -201,10 +202,10 @@ func TestMatrix(t *testing.T) {
 func (m *table) run(t *testing.T, row, column string, s scene) {
 	t.Run(row+"/"+column, func(t *testing.T) {
 		t.Parallel()
-		slots <- struct{}{}
+		s.slots <- struct{}{}
 		var reasons []string
 		defer func() {
-			<-slots
+			<-s.slots
 			state := "ok"
 			if t.Failed() {
 				state = "FAIL"
@@ -261,7 +262,7 @@ func TestAuto(t *testing.T) {
 	for _, p := range [][2]string{{"omdp", "mdp02"}, {"omdp-spec", "mdp01"}, {"mdp01", "omdp"}, {"mdp02", "pigato"}} {
 		m.run(t, p[0], p[1], scene{
 			client: p[0], clientCommand: command(p[0], "client"), worker: p[1], workCommand: command(p[1], "worker"),
-			said: errorsOf[p[0]], except: exceptions, heldTimeout: 60000, takeover: takeover,
+			said: errorsOf[p[0]], except: exceptions, heldTimeout: 60000, takeover: takeover, slots: slots,
 		})
 	}
 }
