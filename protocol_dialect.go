@@ -52,6 +52,7 @@ type wire struct {
 	patterns     bool // its workers may register for patterns of names
 	vague        bool // its workers' first message is other dialects' as well
 	beats        bool // its clients beat
+	quiet        bool // its peers do not beat where they said something else since the last time
 
 	asks   string // what its own clients write in their options besides the timeout
 	frames int    // the most that a message to its clients may have
@@ -66,8 +67,8 @@ func init() {
 		OMDP:      {codec: omdpCodec{}, dialect: OMDP, extends: true, numbered: true, options: true, partials: true, noticed: true, beatsRequest: true, watches: true, vague: true, beats: true, frames: maxFrames},
 		OMDPFinal: {codec: finalCodec{}, dialect: OMDPFinal, numbered: true, partials: true, watches: true, takesOver: true, beats: true, frames: maxFrames},
 		PIGATO:    {codec: pigatoCodec{}, dialect: PIGATO, numbered: true, options: true, partials: true, watches: true, answers: true, several: true, rejects: true, patterns: true, beats: true, asks: `,"retry":0`, frames: maxFrames},
-		MDP02:     {codec: mdp02, dialect: MDP02, opaque: true, partials: true, frames: maxReplyFrames},
-		MDP01:     {codec: mdp01, dialect: MDP01, opaque: true, frames: maxReplyFrames},
+		MDP02:     {codec: mdp02, dialect: MDP02, opaque: true, quiet: true, partials: true, frames: maxReplyFrames},
+		MDP01:     {codec: mdp01, dialect: MDP01, opaque: true, quiet: true, frames: maxReplyFrames},
 	}
 	wires[Auto] = wires[OMDP]
 }

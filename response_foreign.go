@@ -29,6 +29,7 @@ func (r *Response) appendForeign(o *batch.Out, c op, code string, value []byte, 
 		r.kept.lead(m)
 		r.mu.Unlock()
 	}
+	r.conn.said.Store(true)
 	r.wire.appendResult(o, m)
 }
 

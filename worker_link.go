@@ -7,6 +7,7 @@ import (
 	"math/rand/v2"
 	"runtime"
 	"runtime/debug"
+	"sync/atomic"
 
 	"github.com/zmq-omdp/omdp/internal/batch"
 	"github.com/zmq-omdp/omdp/internal/zsock"
@@ -22,7 +23,9 @@ type workerConn struct {
 
 	got arrivals // of deliver, which never runs twice at a time
 	m   message  // … of other dialects
-	due arrivals // of tick
+
+	said atomic.Bool // something besides beats since the last beat; of other dialects
+	due  arrivals    // of tick
 
 	// By Worker.mu.
 	state   State // Connecting, Ready, Draining or Lost: of this connection alone
@@ -167,7 +170,7 @@ func (c *workerConn) tick(now instant) instant {
 	next := c.sess.tick(now, &c.due)
 	w.count(c.due.ended)
 	w.mu.Unlock()
-	if c.due.beat {
+	if c.due.beat && !(w.wire.quiet && c.said.Swap(false)) {
 		w.runners.trim()
 		o := l.Begin()
 		w.mu.Lock()
