@@ -485,3 +485,29 @@ func TestDialectShutdown(t *testing.T) {
 		}
 	})
 }
+
+// limitConnections: one more request than there may be connections waits.
+func limitConnections(t *testing.T) {
+	h := newHeld()
+	x := startTrio(t, omdp.MDP02, "inproc", nil, &omdp.ClientConfig{MaxConnections: 2}, h.handle)
+	for range 2 {
+		addWorker(t, x.b, "echo", &omdp.WorkerConfig{Dialect: omdp.MDP02}, h.handle)
+	}
+	ends := make(chan error, 3)
+	for i := range 3 {
+		if err := x.c.Request(t.Context(), "echo", i, nil, func(_ omdp.Message, err error) { ends <- err }); err != nil {
+			t.Fatal(err)
+		}
+	}
+	receive(t, "a request", h.began)
+	receive(t, "another", h.began)
+	if s := x.c.Stats(); s.Connections != 2 || s.Waiting != 1 || len(h.began) > 0 {
+		t.Errorf("got %+v, want 2 connections, and a request that waits", s)
+	}
+	close(h.free)
+	for range 3 {
+		if err := receive(t, "an end", ends); err != nil {
+			t.Error(err)
+		}
+	}
+}
