@@ -114,8 +114,12 @@ func (t *pendingTable) greet(l *tableLink, out *batch.Out) {
 	}
 }
 
-// ask writes the REQUEST of p.
-func (t *pendingTable) ask(p *pending, now instant, out *batch.Out) {
+// ask writes the REQUEST of p, which is on l.
+func (t *pendingTable) ask(p *pending, l *tableLink, now instant, out *batch.Out) {
+	if !t.wire.numbered {
+		l.sole = p
+		t.choose()
+	}
 	data, f := p.data, formJSON
 	switch {
 	case p.raw && t.wire.opaque:
