@@ -86,7 +86,7 @@ func (t *pendingTable) asked() *tableLink {
 
 // of gives the request that a message on l is about, nil for one that is not there.
 func (t *pendingTable) of(l *tableLink, m *message) *pending {
-	if t.wire.numbered {
+	if !t.foreign || t.wire.numbered {
 		if p := t.find(m.rid); p != nil && p.link == l {
 			return p
 		}
