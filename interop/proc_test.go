@@ -12,6 +12,7 @@ import (
 	"strings"
 	"sync"
 	"sync/atomic"
+	"syscall"
 	"testing"
 	"time"
 )
@@ -87,6 +88,17 @@ func (p *proc) notes() string {
 // kill ends it as a crash does, and waits for the end.
 func (p *proc) kill() {
 	_ = p.cmd.Process.Kill() // one that has ended is fine
+	for range p.lines {
+	}
+	<-p.done
+}
+
+// stop ends a peer in order: it takes its leave.
+func (p *proc) stop() {
+	p.t.Helper()
+	if err := p.cmd.Process.Signal(syscall.SIGTERM); err != nil {
+		p.t.Fatalf("stop %s: %v", p.name, err)
+	}
 	for range p.lines {
 	}
 	<-p.done
