@@ -284,8 +284,8 @@ func (k *checker) checkRequest(r *request) {
 	}
 	queued := r.queue != nil
 	if b := &r.bridge; b.has {
-		k.queuedBytes += int64(len(b.data))
-		if queued || r.slot == nil || !r.slot.worker.wire.rejects {
+		k.queuedBytes += b.keeps()
+		if queued || r.slot == nil {
 			k.bad("S4: request %q: its data is kept for nobody", r.rid())
 		}
 	}

@@ -222,6 +222,7 @@ type dispatcher struct {
 	mmiServices  mmiAnswer
 	mmiStats     mmiAnswer
 	text         []byte // … of raw data as JSON
+	original     []byte // … which is this, while it is given
 	m1           [1][]byte
 	notes        []note
 	stats        counters

@@ -8,11 +8,12 @@ import "time"
 // bridge is what a request needs where a dialect says less, or more, than OMDP.
 type bridge struct {
 	name    string   // that was asked for, where it is a pattern's; else empty
-	options []byte   // towards a worker whose dialect has none: should it come back
+	options []byte   // of a request in progress, should it come back, where its worker was not given them as they are
 	some    bool     // there are options
-	data    []byte   // towards a worker that may hand it back
+	data    []byte   // … of one that its worker may hand back, or was given in another form
 	form    form     // of data
-	has     bool     // data is kept
+	has     bool     // these are kept: options …
+	whole   bool     // … and data
 	back    int      // how often it was handed back
 	parts   [][]byte // partials that wait for the final
 	size    int64    // … of them
@@ -222,26 +223,46 @@ func (d *dispatcher) onBareBeat(w *peer, m *message) {
 	}
 }
 
-// retain keeps of a request what its worker's dialect has no place for, and what
-// is needed if the worker hands it back.
+// retain keeps of a request what its worker's dialect has no place for, or was
+// given in another form, and what is needed if the worker hands it back. It counts
+// as queued; without room for it, it is not there when the request comes back.
 func (d *dispatcher) retain(r *request, w *peer, data, options []byte, f form) {
 	b := &r.bridge
-	if !w.wire.options || w.wire.rejects {
-		b.options, b.some = append(b.options[:0], options...), options != nil
+	d.letGoKept(b)
+	whole := w.wire.rejects || d.original != nil
+	if d.original != nil {
+		data, f = d.original, r.form
 	}
-	if size := int64(len(data)); w.wire.rejects && d.queuedBytes+size <= d.lim.totalBytes {
-		d.letGoKept(b)
-		d.queuedBytes += size
-		b.data, b.form, b.has = append(b.data[:0], data...), f, true
+	size := int64(len(options))
+	if whole {
+		size += int64(len(data))
+	}
+	if b.some = options != nil; !b.some && !whole || d.queuedBytes+size > d.lim.totalBytes {
+		return
+	}
+	d.queuedBytes += size
+	b.has, b.whole = true, whole
+	b.options = append(b.options[:0], options...)
+	if whole {
+		b.data, b.form = append(b.data[:0], data...), f
 	}
 }
 
-// letGoKept forgets the data that was kept of a request in progress.
-func (d *dispatcher) letGoKept(b *bridge) {
+// keeps is how many bytes are kept.
+func (b *bridge) keeps() (n int64) {
 	if b.has {
-		d.queuedBytes -= int64(len(b.data))
-		b.has = false
+		n = int64(len(b.options))
+		if b.whole {
+			n += int64(len(b.data))
+		}
 	}
+	return n
+}
+
+// letGoKept forgets what was kept of a request in progress.
+func (d *dispatcher) letGoKept(b *bridge) {
+	d.queuedBytes -= b.keeps()
+	b.has, b.whole, b.some = false, false, false
 }
 
 // onReject: a worker hands a request back. It goes to the end of its client's

@@ -77,8 +77,8 @@ func TestRejectedKeepsNothing(t *testing.T) {
 	const ask = "a> C|2|s|r1|\"12345678\"|{}\n"
 	s := newTestScript(t, func(l *limits) { l.totalBytes, l.serviceBytes = 100, 100 })
 	s.do("pigato:v> W|1|s\npigato:w> W|1|s\n" + ask)
-	if s.d.queuedBytes != 10 {
-		t.Errorf("%d bytes are kept, want 10", s.d.queuedBytes)
+	if s.d.queuedBytes != 12 {
+		t.Errorf("%d bytes are kept, want 12", s.d.queuedBytes)
 	}
 	s.do(`pigato:v> W|3|T1||r1|0|1|{}`)
 	if s.d.queuedBytes != 0 {
