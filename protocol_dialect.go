@@ -358,17 +358,28 @@ func (m *message) saysWord() bool {
 	return true
 }
 
-// plainJSONCode tells whether b is a number or a short word as JSON, other than success.
+// plainJSONCode tells whether b is a number or a short word as JSON, other than
+// success, however that is written.
 func plainJSONCode(b []byte) bool {
 	s := Message{b: b}.String()
-	return len(s) > 0 && len(s) <= maxRID && s != "200" && (b[0] == '"' || b[0] == '-' || b[0] >= '0' && b[0] <= '9')
+	if len(s) == 0 || len(s) > maxRID || s == "200" {
+		return false
+	}
+	if b[0] == '"' {
+		return true
+	}
+	n, err := strconv.ParseFloat(s, 64)
+	return err == nil && n != 200
 }
 
 // Errors where a dialect knows nothing of them: a body of the one frame
 // {"status":CODE,"msg":VALUE}, or {"status":"WORD"} if the broker says it.
 
+// errorHead is how they begin. A value that does is written with a space in it.
+const errorHead = `{"status":`
+
 func appendErrorObject(b []byte, m *message) []byte {
-	b = append(b, `{"status":`...)
+	b = append(b, errorHead...)
 	if m.said == saidStatus {
 		b = appendJSONString(b, m.code)
 		if m.executed != "" {
@@ -390,8 +401,7 @@ func (m *message) saysFrames(f [][]byte) bool {
 		return false
 	}
 	m.said, m.form, m.body = saidValue, formLoose, f
-	const head = `{"status":`
-	if b := f[0]; len(f) == 1 && len(b) > len(head) && string(b[:len(head)]) == head {
+	if b := f[0]; len(f) == 1 && len(b) > len(errorHead) && string(b[:len(errorHead)]) == errorHead {
 		m.saysErrorObject(b)
 	}
 	return true
