@@ -159,3 +159,24 @@ func TestVersionRanges(t *testing.T) {
 		}
 	}
 }
+
+// TestFramesThatFit: a body of several frames is as large as the array that a client of
+// ours gets of it: a larger one than it told would cost it its connection.
+func TestFramesThatFit(t *testing.T) {
+	for _, c := range []struct {
+		frame int
+		fits  bool
+	}{{9_000, true}, {14_000, false}} {
+		s := newTestScript(t, func(l *limits) { l.frame = 1 << 20 })
+		s.do("a> C|8|{\"v\":1,\"id\":\"a\",\"hb\":2500,\"body\":20000}\nmdp02:w> MDPW02|\\x01|s\na> C|2|s|r1|1|{}\n")
+		part := strings.Repeat("x", c.frame)
+		got := s.do("mdp02:w> MDPW02|\\x04|T1||" + part + "|" + part + "|" + part[:c.frame/3] + "\n")
+		want := `a< C|3|r1|{"status":200,"msg":["` + part + `","` + part + `","` + part[:c.frame/3] + `"]}`
+		if !c.fits {
+			want = `a< C|3|r1|{"status":"PROTOCOL"}`
+		}
+		if len(got) != 1 || got[0] != want {
+			t.Errorf("frames of %d bytes: sent %.100q, want %.100q", c.frame, got, want)
+		}
+	}
+}

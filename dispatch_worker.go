@@ -348,6 +348,10 @@ func (d *dispatcher) onReply(w *peer, m *message) {
 	sl.progress = d.now
 	r := sl.req
 	if r != nil {
+		if r.client.body > 0 && m.form == formLoose && len(m.body) > 1 { // it is as large as the array will be
+			d.text = appendArray(d.text[:0], m.body)
+			m.says(saidValue, "", formJSON, d.text)
+		}
 		if !r.client.fits(m) || !final && !d.within(sl, m) {
 			d.breach(r)
 			return
