@@ -96,6 +96,8 @@ type peer struct {
 	burst       int     // requests in the present batch
 	burstTurn   uint64  // … which is this one
 	resting     bool    // had its share of it; in dispatcher.resting
+	level       int     // the concurrency that its heartbeats told last
+	noticeAt    instant // when a bare beat of it is told next to the clients of what it holds
 	slots       list[slot]
 	ready       node[peer] // in service.ready while it may be given a request
 	usedAt      uint64     // which of all dispatches was its last

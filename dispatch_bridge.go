@@ -206,15 +206,26 @@ func (d *dispatcher) onBareBeat(w *peer, m *message) {
 			return
 		}
 	}
-	if m.level > 0 && m.level != w.concurrency {
-		w.concurrency = d.clip(w, m.level)
+	if m.level != 0 && m.level != w.level {
+		w.level = m.level // as it says it each time, what is too much is noted once
+		switch {
+		case m.level == levelNone:
+			w.concurrency = 0
+		case m.level == levelAny:
+			w.concurrency = d.lim.concurrency
+		default:
+			w.concurrency = d.clip(w, m.level)
+		}
 		d.growLost(w)
 		d.setReady(w)
 		d.pump(w.service)
 	}
-	for k := w.slots.head; k != nil; k = k.next {
-		if r := k.owner.req; r != nil && r.client.wire.noticed && !r.client.adv && !r.client.backlog.blocked() {
-			d.notice(r)
+	if d.now >= w.noticeAt { // one message must not always make a thousand
+		w.noticeAt = d.now + time.Duration(max(w.held-1, 0))*time.Millisecond
+		for k := w.slots.head; k != nil; k = k.next {
+			if r := k.owner.req; r != nil && r.client.wire.noticed && !r.client.adv && !r.client.backlog.blocked() {
+				d.notice(r)
+			}
 		}
 	}
 	if w.wire.answers && !w.backlog.blocked() {
