@@ -312,6 +312,10 @@ func (d *dispatcher) onReject(w *peer, m *message) {
 	d.pump(w.service)
 }
 
+// maxJoined is how many frames may wait for a final: with those of the final and
+// around them a client of this library reads no more.
+const maxJoined = maxReplyFrames - 24
+
 // join keeps a partial for a client whose dialect has none, to go with the final.
 func (d *dispatcher) join(r *request, m *message) {
 	if d.lim.dropPartials {
@@ -331,7 +335,7 @@ func (d *dispatcher) join(r *request, m *message) {
 	for _, p := range parts {
 		b.size += int64(len(p)) + partialOverhead
 		d.joined += int64(len(p)) + partialOverhead
-		if b.size > d.lim.frame || d.joined > d.lim.totalOutbox/4 {
+		if b.size > d.lim.frame || d.joined > d.lim.totalOutbox/4 || len(b.parts) >= maxJoined {
 			d.refuseJoined(r)
 			return
 		}

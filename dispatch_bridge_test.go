@@ -180,3 +180,17 @@ func TestFramesThatFit(t *testing.T) {
 		}
 	}
 }
+
+// TestJoinedFrames: a body of more frames than a client reads would be no answer at all.
+func TestJoinedFrames(t *testing.T) {
+	s := newTestScript(t, func(l *limits) { l.frame = 1 << 20 })
+	s.do("mdp02:w> MDPW02|\\x01|s\nmdp01:c> |MDPC01|s|1\n")
+	for range maxJoined {
+		if got := s.do("mdp02:w> MDPW02|\\x03|T1||\n"); len(got) != 0 {
+			t.Fatalf("got %q", got)
+		}
+	}
+	if got := s.do("mdp02:w> MDPW02|\\x03|T1||\n"); len(got) != 1 || got[0] != `mdp01:c< |MDPC01|s|{"status":"TOO_LARGE"}` || s.d.joined != 0 {
+		t.Errorf("got %q, %d bytes are kept", got, s.d.joined)
+	}
+}
