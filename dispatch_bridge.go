@@ -58,13 +58,15 @@ func (d *dispatcher) read(l int, id []byte, f [][]byte, m *message) bool {
 		}
 		return ok
 	}
-	if p.unclear && parseUnclear(f, m) || p.wire.parseAtBroker(f, m) {
+	if p.unclear && parseUnclear(f, m) || p.wire.parseAtBroker(f, m) && !m.strange() {
 		return true
 	}
 	d.stranger = p.wire
 	if n := named(f); n != nil && n.family() != p.wire.family() {
 		d.wrongDialect(n)
 		d.stranger = n
+	} else if w := otherOf(p.wire, f, m); n != nil && w != nil {
+		d.wrongDialect(w)
 	}
 	return false
 }

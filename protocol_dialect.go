@@ -534,6 +534,21 @@ func parseUnclear(f [][]byte, m *message) bool {
 	return final && wires[OMDPFinal].parseAtBroker(f, m)
 }
 
+// strange tells whether a message that is read as OMDP's shows that it is not.
+func (m *message) strange() bool {
+	return len(m.body) == 2 && m.said == saidNative && string(m.body[0]) == "0"
+}
+
+// otherOf is another dialect of the family of w in which a message is right.
+func otherOf(w *wire, f [][]byte, m *message) *wire {
+	for _, x := range wires[1:] {
+		if x != w && x.family() == w.family() && x.parseAtBroker(f, m) {
+			return x
+		}
+	}
+	return nil
+}
+
 // hasStatus tells whether an object begins as OMDP's payload does.
 func hasStatus(b []byte) bool {
 	const head = `{"status":`
