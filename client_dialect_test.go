@@ -16,6 +16,11 @@ import (
 func fakeDialect(t testing.TB, d Dialect, config *ClientConfig) (*Client, *fakeNet) {
 	t.Helper()
 	n := newFakeNet()
+	return startDialect(t, n, d, config), n
+}
+
+func startDialect(t testing.TB, n *fakeNet, d Dialect, config *ClientConfig) *Client {
+	t.Helper()
 	f := ClientConfig{}
 	if config != nil {
 		f = *config
@@ -31,7 +36,7 @@ func fakeDialect(t testing.TB, d Dialect, config *ClientConfig) (*Client, *fakeN
 	if err := c.Start(); err != nil {
 		t.Fatal(err)
 	}
-	return c, n
+	return c
 }
 
 // answer says a final with a JSON value to the request m, which a client of d sent.
@@ -338,10 +343,9 @@ func TestDialectReplacedAndGone(t *testing.T) {
 // connection, or none is free.
 func TestDialectOutcomes(t *testing.T) {
 	eachDialect(t, nameless, func(t *testing.T, d Dialect) {
-		c, n := fakeDialect(t, d, &ClientConfig{MaxConnections: 1})
-		n.mu.Lock()
+		n := newFakeNet()
 		n.blocked = true
-		n.mu.Unlock()
+		c := startDialect(t, n, d, &ClientConfig{MaxConnections: 1})
 		l := n.next(t)
 		l.hold(true)
 		call := func(opts ...CallOption) <-chan result { return goCall(t.Context(), c, "echo", 1, opts...) }
@@ -358,10 +362,12 @@ func TestDialectOutcomes(t *testing.T) {
 		l.cut()
 		wantError(t, "cut", (<-first).err, ErrBrokerLost, MayHaveExecuted)
 		l = n.next(t)
+		synctest.Wait() // it is open, before it is up
 		l.hold(false)
 		l.awaitPrefix(t, requestPrefix[d])
 		l.cut() // it is idempotent, and sent again
 		l = n.next(t)
+		synctest.Wait() // it is open, before it is up
 		l.hold(false)
 		l.awaitPrefix(t, requestPrefix[d])
 		if err := c.Close(); err != nil {
