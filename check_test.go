@@ -16,6 +16,7 @@ func (d *dispatcher) check() error {
 	k.listServices()
 	k.checkPeers()
 	k.checkRequests()
+	k.checkBridges()
 	k.checkQueues()
 	k.checkServices()
 	k.checkSlots()
@@ -41,6 +42,7 @@ type checker struct {
 	peers, timers, requests  int
 	queued, held, turns      int
 	queuedBytes, outboxBytes int64
+	joined                   int64
 }
 
 // serviceCount is what was counted of a service.
@@ -192,10 +194,11 @@ func (k *checker) checkWorker(w *peer) {
 		return
 	}
 	c.workers++
+	k.checkForeign(w)
 	if w.draining {
 		c.draining++
 	}
-	if w.concurrency < 1 || !w.adv && w.concurrency != 1 {
+	if w.concurrency < 1 || !w.adv && !w.wire.rejects && w.concurrency != 1 {
 		k.bad("worker %q: concurrency %d", w.id, w.concurrency)
 	}
 	// S2: its free places and the lists agree. I14b: a place that drains is not free.
@@ -203,7 +206,7 @@ func (k *checker) checkWorker(w *peer) {
 	if w.held != w.slots.n {
 		k.bad("S2: worker %q: held %d, counted %d", w.id, w.held, w.slots.n)
 	}
-	if may := !w.draining && !w.unreachable && !w.backlog.blocked() && !w.resting && w.held < w.concurrency; may != w.ready.listed() {
+	if may := !w.draining && !w.unreachable && !w.backlog.blocked() && !w.resting && w.held < w.concurrency && w.clearAt <= k.d.now; may != w.ready.listed() {
 		k.bad("S2: worker %q: may be given requests: %v, listed: %v", w.id, may, w.ready.listed())
 	}
 	if w.ready.listed() {
@@ -281,6 +284,7 @@ func (k *checker) checkRequest(r *request) {
 	if r.ridLen == 0 || r.asked < 1 {
 		k.bad("request %q: no id, or attempt %d", r.rid(), r.asked)
 	}
+	k.checkBridge(r)
 	queued := r.queue != nil
 	if queued == (r.slot != nil) || queued != r.inQueue.listed() || queued && r.inQueue.in != &r.queue.requests {
 		k.bad("S1: request %q is not in exactly one place", r.rid())
@@ -516,7 +520,7 @@ func (k *checker) checkLimits() {
 
 // empty states R5: nothing is held any more.
 func (d *dispatcher) empty() error {
-	n := d.requests.n + len(d.services) + len(d.queues) + len(d.timers.a) + d.blocked.n + d.clients + d.workers + d.queued
+	n := d.requests.n + len(d.services) + len(d.versions) + d.wildcards + int(d.joined) + len(d.queues) + len(d.timers.a) + d.blocked.n + d.clients + d.workers + d.queued
 	for _, m := range d.peers {
 		n += len(m)
 	}

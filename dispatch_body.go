@@ -29,7 +29,7 @@ func (d *dispatcher) giveForeign(r *request, w *peer, data, options []byte) bool
 		}
 		return d.refuseGiven(r, statusTooLarge)
 	}
-	return d.giveText(r, w, options, appendBytes(d.text[:0], data))
+	return d.giveText(r, w, data, options, appendBytes(d.text[:0], data))
 }
 
 // giveFrames gives a request, whose data are frames that may be anything, to a
@@ -37,23 +37,26 @@ func (d *dispatcher) giveForeign(r *request, w *peer, data, options []byte) bool
 func (d *dispatcher) giveFrames(r *request, w *peer, data, options []byte) bool {
 	switch {
 	case r.form == formFrames:
-		return d.giveText(r, w, options, appendForm(d.text[:0], data, r.form))
+		return d.giveText(r, w, data, options, appendForm(d.text[:0], data, r.form))
 	case isJSON(data):
 		d.dispatch(r, w, data, options, formJSON)
 	case w.body > 0:
 		d.dispatch(r, w, data, options, formRaw)
 	default:
-		return d.giveText(r, w, options, appendBytes(d.text[:0], data))
+		return d.giveText(r, w, data, options, appendBytes(d.text[:0], data))
 	}
 	return true
 }
 
 // giveText gives a request with the text of its data, which is in d.text's memory.
-func (d *dispatcher) giveText(r *request, w *peer, options, text []byte) bool {
+// The data is kept: should this not be sent, or come back, another worker may take
+// it as it is.
+func (d *dispatcher) giveText(r *request, w *peer, data, options, text []byte) bool {
 	d.text = text
 	size := int64(len(text))
 	given := size <= d.lim.frame && (w.body == 0 || size <= w.body)
 	if given {
+		d.retainData(r, data, r.form)
 		d.dispatch(r, w, text, options, formJSON)
 	} else {
 		d.refuseGiven(r, statusTooLarge)

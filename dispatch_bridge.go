@@ -9,7 +9,7 @@ import "time"
 type bridge struct {
 	name    string   // that was asked for, where it is a pattern's; else empty
 	options []byte   // towards a worker whose dialect has none: should it come back
-	data    []byte   // towards a worker that may hand it back
+	data    []byte   // towards a worker that may hand it back, or is given it in another form
 	form    form     // of data
 	has     bool     // data is kept
 	back    int      // how often it was handed back
@@ -19,11 +19,18 @@ type bridge struct {
 
 // forget lets go what a request kept.
 func (d *dispatcher) forget(b *bridge) {
-	if b.has {
-		d.queuedBytes -= int64(len(b.data))
-	}
+	d.unretain(b)
 	d.joined -= b.size
 	*b = bridge{}
+}
+
+// unretain drops what was kept in case that a worker hands a request back: it
+// can't do that any more.
+func (d *dispatcher) unretain(b *bridge) {
+	if b.has {
+		d.queuedBytes -= int64(len(b.data))
+		b.data, b.has = nil, false
+	}
 }
 
 // asks is the name of the service that a client asked for.
@@ -39,7 +46,11 @@ func (d *dispatcher) read(l int, id []byte, f [][]byte, m *message) bool {
 	p := d.peers[l][string(id)]
 	m.from = p
 	if p == nil || p.wire == nil {
-		ok := parseFirst(d.dialects[l], f, m)
+		x := d.dialects[l]
+		if x != OMDP && x != Auto && d.wasHere(l, id) { // it advertised, and may ask before it greets again
+			x = OMDP
+		}
+		ok := parseFirst(x, f, m)
 		d.stranger = m.wire()
 		if !ok && m.wire().dialect != d.dialects[l] && d.dialects[l] != Auto {
 			d.stats.WrongDialect++
@@ -51,6 +62,16 @@ func (d *dispatcher) read(l int, id []byte, f [][]byte, m *message) bool {
 	}
 	if n := named(f); n != nil && n.family() != p.wire.family() {
 		d.stats.WrongDialect++
+	}
+	return false
+}
+
+// wasHere tells whether a client that told its life was forgotten a while ago.
+func (d *dispatcher) wasHere(l int, id []byte) bool {
+	for i := range d.ghosts {
+		if g := &d.ghosts[i]; g.listener == l && g.id == string(id) {
+			return true
+		}
 	}
 	return false
 }
@@ -136,6 +157,7 @@ func (p *peer) clearTime() instant {
 func (d *dispatcher) clears(p *peer, m *message) {
 	if m.wire() != p.wire {
 		p.wire, p.unclear = m.wire(), false
+		d.misled(p)
 		d.greet(p)
 	} else if m.op == opReply || m.op == opPartial || m.token != nil { // a bare beat is others' too
 		p.unclear = false
@@ -143,6 +165,25 @@ func (d *dispatcher) clears(p *peer, m *message) {
 	p.clearAt = 0
 	d.setReady(p)
 	d.pump(p.service)
+}
+
+// misled: a worker shows its dialect so late that it was given requests in
+// another's, which only one can read that takes no more frames apart than OMDP's.
+func (d *dispatcher) misled(w *peer) {
+	for k := w.slots.head; k != nil; {
+		sl := k.owner
+		k = k.next
+		switch {
+		case w.wire.rejects && sl.req != nil: // it may hold it all the same, but can't answer
+			d.stats.WorkerLost++
+			r := sl.req
+			d.takeBack(sl)
+			r.slot = nil
+			d.end(r, statusWorkerLost, "", "")
+		case sl.req == nil && (w.wire.rejects || w.wire.takesOver):
+			d.takeBack(sl)
+		}
+	}
 }
 
 // overdueAt is when a slot counts as forgotten by its worker, which is silent
@@ -195,10 +236,15 @@ func (d *dispatcher) retain(r *request, w *peer, data, options []byte, f form) {
 			b.options = nil
 		}
 	}
-	if w.wire.rejects {
-		d.queuedBytes += int64(len(data) - len(b.data))
-		b.data, b.form, b.has = append(b.data[:0], data...), f, true
+	if w.wire.rejects && !b.has {
+		d.retainData(r, data, f)
 	}
+}
+
+func (d *dispatcher) retainData(r *request, data []byte, f form) {
+	b := &r.bridge
+	d.queuedBytes += int64(len(data))
+	b.data, b.form, b.has = append(b.data, data...), f, true
 }
 
 // onReject: a worker hands a request back. It goes to the end of its client's
@@ -229,6 +275,8 @@ func (d *dispatcher) onReject(w *peer, m *message) {
 		}
 		r.form = r.bridge.form
 		r.keep(r.bridge.data, r.bridge.options, d.store)
+		d.unretain(&r.bridge)
+		r.key = 0 // to another worker, if there is one
 		d.enqueue(r, false)
 	}
 	d.setReady(w)

@@ -336,11 +336,16 @@ func (d *dispatcher) unsent(out *batch.Out, i int, o origin) *request {
 	out.Read(i, &in)
 	var m message
 	o.peer.wire.parseAtWorker(in.Next()[1:], &m) // our own message, so it is well-formed
-	o.req.form = m.form
+	b := &o.req.bridge
 	if !o.peer.wire.options {
-		m.options = o.req.bridge.options
+		m.options = b.options
 	}
+	if b.has {
+		m.data, m.form = b.data, b.form
+	}
+	o.req.form = m.form
 	o.req.keep(m.data, m.options, d.store)
+	d.unretain(&o.req.bridge)
 	return o.req
 }
 
@@ -475,9 +480,8 @@ func (d *dispatcher) retry() {
 	}
 }
 
-// finish ends a step: peers whose backlog went over the limit are dealt with
-// here, where no list is being walked.
-func (d *dispatcher) finish() {
+// relieve gives workers, a place of which got free where lists were walked, more.
+func (d *dispatcher) relieve() {
 	for len(d.relieved) > 0 {
 		w := d.relieved[len(d.relieved)-1]
 		d.relieved = d.relieved[:len(d.relieved)-1]
@@ -486,7 +490,13 @@ func (d *dispatcher) finish() {
 			d.pump(w.service)
 		}
 	}
-	for len(d.overflowed) > 0 {
+}
+
+// finish ends a step: peers whose backlog went over the limit are dealt with
+// here, where no list is being walked.
+func (d *dispatcher) finish() {
+	d.relieve()
+	for ; len(d.overflowed) > 0; d.relieve() {
 		p := d.overflowed[0]
 		d.overflowed = append(d.overflowed[:0], d.overflowed[1:]...)
 		if p.dead {

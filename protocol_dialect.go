@@ -450,8 +450,8 @@ func parseFirst(x Dialect, f [][]byte, m *message) bool {
 	n := named(f)
 	switch {
 	case x == Auto || x == OMDP:
-		if n == nil || n.dialect == OMDP {
-			return parseAtBroker(f, m) // an envelope names nothing
+		if n == nil || n.dialect == OMDP { // an envelope names nothing
+			return parseAtBroker(f, m) || x == Auto && m.worker && wires[PIGATO].parseAtBroker(f, m) // of one that was refused, or forgotten
 		}
 		if x == Auto {
 			return n.parseAtBroker(f, m)
@@ -460,9 +460,13 @@ func parseFirst(x Dialect, f [][]byte, m *message) bool {
 		if wires[x].parseAtBroker(f, m) {
 			return true
 		}
-		if n.dialect == OMDP && parseAtBroker(f, m) && m.caps != nil {
+		// What only OMDP has is said by peers that advertise, or did before they were
+		// forgotten.
+		if n.dialect == OMDP && parseAtBroker(f, m) {
 			return true
 		}
+	case n == nil && len(f) == 1 && wires[x].family() == OMDP && parseAtBroker(f, m): // an envelope
+		return true
 	case n == nil:
 		wires[x].parseAtBroker(f, m)
 		m.dialect = x

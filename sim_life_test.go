@@ -18,7 +18,7 @@ func (k *simBook) known(b *simBroker, l *simLink) {
 		b.book.peers, b.book.total = d.nextPeer, total
 		n := 0
 		for _, o := range b.book.links {
-			if p := d.peers[0][o.id]; p == nil || p.num != o.book.num {
+			if p := d.peers[o.lis][o.id]; p == nil || p.num != o.book.num {
 				k.forgot(b, o)
 			} else {
 				b.book.links[n] = o
@@ -34,7 +34,7 @@ func (k *simBook) known(b *simBroker, l *simLink) {
 
 // meet notes what the core knows of who was just heard.
 func (k *simBook) meet(b *simBroker, l *simLink) {
-	p := b.d.peers[0][l.id]
+	p := b.d.peers[l.lis][l.id]
 	if p == nil {
 		return
 	}
@@ -59,7 +59,7 @@ func (k *simBook) forgot(b *simBroker, l *simLink) {
 		limit = foreignLiveness
 	}
 	if silence < limit && !l.book.unreach && !l.book.left && !b.book.shut && !l.book.rude &&
-		!(l.book.worker && b.d.stats.SlowClients != b.before.SlowClients) {
+		!(l.book.worker && b.d.stats.SlowClients != b.before.SlowClients) && !(l.book.worker && !l.book.adv && k.stuck(l)) {
 		if b.mustOf > 0 && silence < limit {
 			k.w.fail("I17, R3: %s is forgotten after %v of silence, the limit is %v", l.id, silence, limit)
 		}
@@ -96,17 +96,17 @@ func (k *simBook) turned(b *simBroker) {
 	const slack = time.Millisecond
 	for _, l := range b.book.links {
 		limit := l.book.told * time.Duration(k.w.conf.liveness)
-		if l.book.told == 0 || l.book.rude {
+		if l.book.rude || l.book.told == 0 && !l.book.worker {
 			continue
 		}
-		if quiet := now - max(l.book.heard, b.graceOf); quiet > limit+hb+slack {
+		if quiet := now - max(l.book.heard, b.graceOf); l.book.told > 0 && quiet > limit+hb+slack {
 			k.w.fail("I17: %s is kept after %v of silence, the limit is %v", l.id, quiet, limit)
 		}
 		if !l.book.worker || !l.brokerOpen || l.void {
 			continue
 		}
 		if quiet := now - max(l.book.toldAt, b.graceOf); quiet > hb+slack && l.down.len() < l.room {
-			if p := b.d.peers[0][l.id]; p != nil && !p.backlog.blocked() {
+			if p := b.d.peers[l.lis][l.id]; p != nil && !p.backlog.blocked() {
 				k.w.fail("I18: %s was told nothing for %v", l.id, quiet)
 			}
 		}
@@ -158,7 +158,7 @@ func (k *simBook) vanished(b *simBroker) {
 
 // mayVanish: its terminal waits for room, or its client was given up with it.
 func (k *simBook) mayVanish(in *simInst) bool {
-	p := in.b.d.peers[0][in.link.id]
+	p := in.b.d.peers[in.link.lis][in.link.id]
 	return p == nil || p.num != in.num || p.backlog.blocked() || in.link.book.rude
 }
 

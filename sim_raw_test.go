@@ -48,7 +48,7 @@ func (r *simRaw) act(what, c int) {
 		return
 	}
 	if r.link == nil || !r.link.peerOpen {
-		r.link = w.dial(&r.simProc, r.b, false)
+		r.link = w.dial(&r.simProc, r.b, false, c%w.conf.listeners, OMDP)
 		r.link.book.rude = true
 	}
 	if len(w.book.toks) > 0 && what%16 >= 8 && c&1 == 0 { // somebody else's token
@@ -124,7 +124,7 @@ func (w *simWorld) rudeRequests(b *simBroker) int {
 	n := 0
 	for _, l := range b.book.links {
 		if l.book.rude {
-			if p := b.d.peers[0][l.id]; p != nil {
+			if p := b.d.peers[l.lis][l.id]; p != nil {
 				n += p.outstanding
 			}
 		}
