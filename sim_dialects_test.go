@@ -171,10 +171,21 @@ func (l *simLink) sees() sight {
 	switch {
 	case l.wire.opaque:
 		return inFrames
-	case l.worker && l.book.adv && l.b.w.conf.frame > 0, !l.worker && l.book.adv:
+	case l.worker && l.book.adv && l.b.w.conf.frame > 0, l.speaksRaw():
 		return inRaw
 	}
 	return inJSON
+}
+
+// speaksRaw tells whether a client advertises.
+func (l *simLink) speaksRaw() bool {
+	switch h := l.peer.host.(type) {
+	case *simClient:
+		return true
+	case *simPlain:
+		return h.adv
+	}
+	return false
 }
 
 // dataFrames are the frames of a request's data.
@@ -232,6 +243,9 @@ func (k *simBook) wordIn(l *simLink, m *message) (tok int, kind byte, n int) {
 		kind = 'f'
 		want = append(want, simValue(fmt.Sprintf("t%04xf%d", tok, n), form, inFrames)...)
 	}
+	if l.book.gone && l.speaksRaw() && sameFrames(v.body, simValue(word, form, inJSON)) { // said while it was not known to read more
+		return tok, kind, n
+	}
 	if !sameFrames(v.body, want) {
 		k.w.fail("%s is sent %q, want %q", l.id, v.body, want)
 	}
@@ -284,11 +298,11 @@ func statusIn(l *simLink, m *message) (status string, executed byte) {
 }
 
 // unnumbered finds whose end a status is, that names no request.
-func (k *simBook) unnumbered(b *simBroker, l *simLink, status string, executed byte) (ci int, i int32) {
+func (k *simBook) unnumbered(b *simBroker, l *simLink, service, status string, executed byte) (ci int, i int32) {
 	switch status {
 	case statusOverloaded, statusDuplicate, statusNoWorker, statusMalformed, statusDraining:
 		for _, o := range k.owed {
-			if o.link == l {
+			if o.link == l && k.w.service(k.calls[o.call].service) == service {
 				return o.call, -1
 			}
 		}
@@ -296,7 +310,7 @@ func (k *simBook) unnumbered(b *simBroker, l *simLink, status string, executed b
 	found := int32(-1)
 	for i := range k.insts {
 		in := &k.insts[i]
-		if in.b != b || in.link != l || in.terminal || k.coreHas(in, true) {
+		if in.b != b || in.link != l || in.terminal || k.coreHas(in, true) || k.w.service(k.calls[in.call].service) != service {
 			continue
 		}
 		if found < 0 || k.suits(b, &k.insts[found], status, executed) < k.suits(b, in, status, executed) {

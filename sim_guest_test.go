@@ -108,10 +108,10 @@ func (g *simGuest) receive(l *simLink, f [][]byte) {
 	if !l.wire.parseAtClient(f, m) {
 		g.w.fail("%s got what it can't read: %q", g.name, f)
 	}
-	g.heard = g.now()
 	if m.op != opReply && m.op != opPartial {
 		return
 	}
+	g.heard = g.now()
 	book := &g.w.book
 	ci := -1
 	if l.wire.numbered {

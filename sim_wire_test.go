@@ -413,7 +413,7 @@ func (k *simBook) toClient(b *simBroker, l *simLink, m *message) {
 			i = k.sentTo(ci, b, l)
 		}
 	case status != "":
-		ci, i = k.unnumbered(b, l, status, executed)
+		ci, i = k.unnumbered(b, l, string(m.service), status, executed)
 	case tok >= 0 && k.toks[tok].inst >= 0:
 		i = k.toks[tok].inst
 		ci = int(k.insts[i].call)
