@@ -153,7 +153,8 @@ func (p *peer) clearTime() instant {
 	return p.clearAt
 }
 
-// clears takes the message by which a worker shows its dialect.
+// clears looks at a message by which a worker may show its dialect. It may be
+// given requests once that was taken: it could be its last.
 func (d *dispatcher) clears(p *peer, m *message) {
 	if m.wire() != p.wire {
 		p.wire, p.unclear = m.wire(), false
@@ -163,8 +164,13 @@ func (d *dispatcher) clears(p *peer, m *message) {
 		p.unclear = false
 	}
 	p.clearAt = 0
-	d.setReady(p)
-	d.pump(p.service)
+}
+
+func (d *dispatcher) cleared(p *peer) {
+	if !p.dead {
+		d.setReady(p)
+		d.pump(p.service)
+	}
 }
 
 // misled: a worker shows its dialect so late that it was given requests in

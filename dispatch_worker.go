@@ -144,6 +144,7 @@ func (d *dispatcher) fromWorker(l int, id []byte, p *peer, m *message) {
 	}
 	if p.unclear {
 		d.clears(p, m)
+		defer d.cleared(p)
 	}
 	switch m.op {
 	case opReply, opPartial, opPiece:

@@ -171,19 +171,21 @@ func (l *simLink) sees() sight {
 	switch {
 	case l.wire.opaque:
 		return inFrames
-	case l.worker && l.book.adv && l.b.w.conf.frame > 0, l.speaksRaw():
+	case l.speaksRaw():
 		return inRaw
 	}
 	return inJSON
 }
 
-// speaksRaw tells whether a client advertises.
+// speaksRaw tells whether a peer advertises, and, a worker, that it reads raw data.
 func (l *simLink) speaksRaw() bool {
 	switch h := l.peer.host.(type) {
 	case *simClient:
 		return true
 	case *simPlain:
 		return h.adv
+	case *simWorker:
+		return h.w.conf.frame > 0
 	}
 	return false
 }
