@@ -82,6 +82,7 @@ type simInst struct {
 	terminal    bool // it was told its end
 	left, cause bool // the core has it no more; its worker was lost then
 	rejected    bool // … it was handed back
+	final       bool // its worker's final was taken
 }
 
 // simTok is one dispatch.
@@ -582,6 +583,7 @@ func (k *simBook) reply(b *simBroker, l *simLink, m *message) {
 	case !took && current && t.num == l.book.num && k.coreHas(in, true):
 		w.fail("a result of %s was lost", c.rid)
 	}
+	in.final = in.final || took && final
 	if took && !final {
 		in.partial = true
 		t.took++

@@ -328,7 +328,7 @@ func (k *simBook) unnumbered(b *simBroker, l *simLink, service, status string, e
 // suits tells how well a status is an end of in.
 func (k *simBook) suits(b *simBroker, in *simInst, status string, executed byte) int {
 	switch {
-	case (executed == 'f') == in.dispatched:
+	case (executed == 'f') == in.dispatched, in.final, (status == statusRejected) != in.rejected:
 		return 0
 	case status == statusTimeout && in.deadline > b.now():
 		return 0
@@ -365,6 +365,9 @@ func (k *simBook) rejected(b *simBroker, l *simLink, m *message) {
 	}
 	if !took {
 		k.w.fail("%s was handed back, and nothing became of it", in.rid)
+	}
+	if !k.coreHas(in, true) && b.book.requests == b.d.requests.n { // it had ended before
+		return
 	}
 	if !k.coreHas(in, true) { // as often as there are workers, or after a partial
 		in.rejected, in.dispatched = true, in.partial
@@ -435,4 +438,14 @@ func (k *simBook) given(token []byte) int32 {
 	}
 	k.w.fail("a request is given under a token that nobody has: %q", token)
 	return -1
+}
+
+// anyRequest reads a dispatch, in whatever dialect it is.
+func (k *simBook) anyRequest(f [][]byte) bool {
+	for _, w := range wires[1:] {
+		if w.parseAtWorker(f, &k.m) && k.m.op == opRequest {
+			return true
+		}
+	}
+	return false
 }

@@ -306,8 +306,11 @@ func (k *simBook) result(b *simBroker, l *simLink, packed []byte, s batch.Status
 	}
 	if worker && !l.wire.parseAtWorker(f, m) || !worker && !l.wire.parseAtClient(f, m) {
 		switch {
-		case l.book.rude && len(f) > 1 && !parseAtWorker(f, m):
-			return // what it speaks is not followed
+		case l.book.rude:
+			if m.op = opInvalid; !k.anyRequest(f) {
+				return // what it speaks is not followed
+			}
+			worker = true
 		case !l.book.rude && !l.book.vague || !parseAtWorker(f, m):
 			k.w.fail("b%d says what nobody can read: %q", b.num, f)
 		}
