@@ -566,6 +566,10 @@ func (b *Broker) record(n note) {
 	case noteClientGone:
 		b.log.Info("omdp: client gone", "reason", n.reason)
 	case noteMalformed:
+		if n.reason != "" {
+			b.log.Warn("omdp: message of another dialect than is spoken there; further ones of this peer are only counted", "dialect", n.reason)
+			break
+		}
 		b.log.Warn("omdp: malformed message; further ones of this peer are only counted")
 	case noteIgnored:
 		b.log.Warn("omdp: peer ignored for its malformed messages", "for", b.config.Limits.IgnoreTime)

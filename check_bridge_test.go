@@ -21,14 +21,12 @@ func (k *checker) checkBridge(r *request) {
 	}
 	if b.has {
 		k.queuedBytes += int64(len(b.data))
-	} else if b.data != nil {
-		k.bad("S4: request %q keeps data that is not counted", r.rid())
+	}
+	if sl := r.slot; b.has && (sl == nil || !sl.worker.wire.rejects && b.form == formJSON) {
+		k.bad("S4: request %q: its data is kept for nobody", r.rid())
 	}
 	if b.back > 0 && b.back >= r.service.workers && r.queue == nil && r.slot == nil {
 		k.bad("request %q: handed back %d times, by %d workers", r.rid(), b.back, r.service.workers)
-	}
-	if r.slot == nil && r.queue != nil && b.has {
-		k.bad("S1: request %q is queued, and kept for its being handed back as well", r.rid())
 	}
 	if b.name != "" && !r.service.pattern {
 		k.bad("I10: request %q asks for %q and is at %q, which stands for nothing", r.rid(), b.name, r.service.name)
@@ -111,7 +109,7 @@ func (k *checker) checkForeign(w *peer) {
 		if x.takesOver && sl.req == nil {
 			k.bad("S2: worker %q: a place drains, though it takes the next request at once", w.id)
 		}
-		if r := sl.req; r != nil && x.rejects && !r.bridge.has {
+		if r := sl.req; r != nil && x.rejects && !r.bridge.has && k.d.queuedBytes < k.d.lim.totalBytes/2 {
 			k.bad("worker %q: may hand back a request of which nothing is kept", w.id)
 		}
 	}

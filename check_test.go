@@ -198,7 +198,7 @@ func (k *checker) checkWorker(w *peer) {
 	if w.draining {
 		c.draining++
 	}
-	if w.concurrency < 1 || !w.adv && !w.wire.rejects && w.concurrency != 1 {
+	if w.concurrency < 1 || !w.adv && !w.wire.several && w.concurrency != 1 {
 		k.bad("worker %q: concurrency %d", w.id, w.concurrency)
 	}
 	// S2: its free places and the lists agree. I14b: a place that drains is not free.
@@ -206,7 +206,7 @@ func (k *checker) checkWorker(w *peer) {
 	if w.held != w.slots.n {
 		k.bad("S2: worker %q: held %d, counted %d", w.id, w.held, w.slots.n)
 	}
-	if may := !w.draining && !w.unreachable && !w.backlog.blocked() && !w.resting && w.held < w.concurrency && w.clearAt <= k.d.now; may != w.ready.listed() {
+	if may := !w.draining && !w.unreachable && !w.backlog.blocked() && !w.resting && w.held < w.concurrency && w.clearAt == 0; may != w.ready.listed() {
 		k.bad("S2: worker %q: may be given requests: %v, listed: %v", w.id, may, w.ready.listed())
 	}
 	if w.ready.listed() {
@@ -351,6 +351,20 @@ func (k *checker) checkQueues() {
 	}
 	if queued != k.queued || k.turns != len(d.queues) {
 		k.bad("I12, S1: %d requests in queues that have a turn, %d are queued; %d queues, %d are filed", queued, k.queued, k.turns, len(d.queues))
+	}
+	speakers := [len(wires)]int{}
+	for _, m := range d.peers {
+		for _, p := range m {
+			if p.wire != nil {
+				speakers[p.wire.dialect]++
+			}
+			if (p.wire == nil) != (p.role == roleNone) {
+				k.bad("peer %q: role %d, dialect %v", p.id, p.role, p.wire)
+			}
+		}
+	}
+	if speakers != d.speakers {
+		k.bad("peers by dialect %v, counted %v", d.speakers, speakers)
 	}
 	if k.queued != d.queued || k.queuedBytes != d.queuedBytes {
 		k.bad("S4: queued %d, counted %d; %d bytes, counted %d", d.queued, k.queued, d.queuedBytes, k.queuedBytes)

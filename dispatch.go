@@ -174,7 +174,8 @@ type dispatcher struct {
 	due      instant // what deadline returned last
 
 	dialects  []Dialect             // by listener
-	stranger  *wire                 // the dialect that the last first message names, for an answer to it
+	stranger  *wire                 // the dialect of the last message that could not be read, for an answer to it
+	wrong     string                // … which is not one that it may be in; else empty
 	nextRID   uint64                // the last id made for a request that came without
 	ridText   []byte                // … in decimal
 	versions  map[string][]*service // services of workers that told a version, by name without it
@@ -204,6 +205,7 @@ type dispatcher struct {
 	draining    bool
 	clients     int
 	workers     int
+	speakers    [len(wires)]int // both, by dialect
 	queued      int
 	queuedBytes int64
 	nextPeer    uint32
@@ -286,6 +288,7 @@ func (d *dispatcher) malformed(now instant, l int, id []byte, worker bool) {
 // is told to start anew ("Broker SHALL force disconnect … if any error occurs").
 func (d *dispatcher) onMalformed(l int, id []byte, p *peer, worker bool) {
 	d.stats.Malformed++
+	defer func() { d.wrong = "" }()
 	if p == nil {
 		if d.clients >= d.lim.clients {
 			return
@@ -294,7 +297,7 @@ func (d *dispatcher) onMalformed(l int, id []byte, p *peer, worker bool) {
 	}
 	if p.malformed == 0 || d.now-p.malformedSince > d.lim.malformedIn {
 		if p.malformedSince == 0 {
-			d.note(noteMalformed, p, "") // once a peer
+			d.note(noteMalformed, p, d.wrong) // once a peer
 		}
 		p.malformed, p.malformedSince = 0, d.now
 	}
@@ -336,6 +339,7 @@ func (d *dispatcher) addPeer(l int, id []byte) *peer {
 
 func (d *dispatcher) removePeer(p *peer) {
 	p.dead = true
+	d.speaks(p, nil)
 	delete(d.peers[p.listener], p.id)
 	d.timers.remove(&p.timer)
 	d.dropBacklog(p)
@@ -347,15 +351,16 @@ func (d *dispatcher) removePeer(p *peer) {
 		d.workers--
 	} else {
 		d.clients--
-		if p.life != "" {
-			d.ghosts[d.ghostAt] = ghost{p.listener, p.id, p.life, p.key}
-			d.ghostAt = (d.ghostAt + 1) % len(d.ghosts)
-		}
+	}
+	if x := d.dialects[p.listener]; p.life != "" && (p.role != roleWorker || x != OMDP && x != Auto) {
+		d.ghosts[d.ghostAt] = ghost{p.listener, p.id, p.life, p.key}
+		d.ghostAt = (d.ghostAt + 1) % len(d.ghosts)
 	}
 }
 
 // ghost is a client that was forgotten while it may have more on its way, such
-// as what it sent before its connection was cut: that is its life's still.
+// as what it sent before its connection was cut: that is its life's still. Where
+// another dialect than OMDP is expected, a worker's dialect is remembered by it.
 type ghost struct {
 	listener int
 	id, life string

@@ -56,7 +56,7 @@ func (d *dispatcher) giveText(r *request, w *peer, data, options, text []byte) b
 	size := int64(len(text))
 	given := size <= d.lim.frame && (w.body == 0 || size <= w.body)
 	if given {
-		d.retainData(r, data, r.form)
+		d.keepData(r, data, r.form)
 		d.dispatch(r, w, text, options, formJSON)
 	} else {
 		d.refuseGiven(r, statusTooLarge)

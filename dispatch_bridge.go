@@ -9,6 +9,7 @@ import "time"
 type bridge struct {
 	name    string   // that was asked for, where it is a pattern's; else empty
 	options []byte   // towards a worker whose dialect has none: should it come back
+	some    bool     // there are options
 	data    []byte   // towards a worker that may hand it back, or is given it in another form
 	form    form     // of data
 	has     bool     // data is kept
@@ -19,18 +20,21 @@ type bridge struct {
 
 // forget lets go what a request kept.
 func (d *dispatcher) forget(b *bridge) {
-	d.unretain(b)
+	d.letGoKept(b)
 	d.joined -= b.size
+	last := *b
 	*b = bridge{}
+	if cap(last.data)+cap(last.options) <= 16<<10 { // for the next one
+		b.data, b.options = last.data[:0], last.options[:0]
+	}
 }
 
-// unretain drops what was kept in case that a worker hands a request back: it
-// can't do that any more.
-func (d *dispatcher) unretain(b *bridge) {
-	if b.has {
-		d.queuedBytes -= int64(len(b.data))
-		b.data, b.has = nil, false
+// kept are the options that were kept, nil if there were none.
+func (b *bridge) kept() []byte {
+	if !b.some {
+		return nil
 	}
+	return append([]byte{}, b.options...)
 }
 
 // asks is the name of the service that a client asked for.
@@ -47,26 +51,28 @@ func (d *dispatcher) read(l int, id []byte, f [][]byte, m *message) bool {
 	m.from = p
 	if p == nil || p.wire == nil {
 		x := d.dialects[l]
-		if x != OMDP && x != Auto && d.wasHere(l, id) { // it advertised, and may ask before it greets again
+		if x != OMDP && x != Auto && d.wasHere(l, id) { // it advertised, and may say more before it does again
 			x = OMDP
 		}
 		ok := parseFirst(x, f, m)
 		d.stranger = m.wire()
 		if !ok && m.wire().dialect != d.dialects[l] && d.dialects[l] != Auto {
-			d.stats.WrongDialect++
+			d.wrongDialect(m.wire())
 		}
 		return ok
 	}
 	if p.unclear && parseUnclear(f, m) || p.wire.parseAtBroker(f, m) {
 		return true
 	}
+	d.stranger = p.wire
 	if n := named(f); n != nil && n.family() != p.wire.family() {
-		d.stats.WrongDialect++
+		d.wrongDialect(n)
+		d.stranger = n
 	}
 	return false
 }
 
-// wasHere tells whether a client that told its life was forgotten a while ago.
+// wasHere tells whether a peer that advertised was forgotten a while ago.
 func (d *dispatcher) wasHere(l int, id []byte) bool {
 	for i := range d.ghosts {
 		if g := &d.ghosts[i]; g.listener == l && g.id == string(id) {
@@ -74,6 +80,27 @@ func (d *dispatcher) wasHere(l int, id []byte) bool {
 		}
 	}
 	return false
+}
+
+// wrongDialect counts a message in a dialect that its sender, or its listener,
+// does not speak.
+func (d *dispatcher) wrongDialect(w *wire) {
+	d.stats.WrongDialect++
+	d.wrong = w.dialect.String()
+}
+
+// speaks notes the dialect of a peer; nil: it is gone.
+func (d *dispatcher) speaks(p *peer, w *wire) {
+	if p.wire == w {
+		return
+	}
+	if p.wire != nil {
+		d.speakers[p.wire.dialect]--
+	}
+	if w != nil {
+		d.speakers[w.dialect]++
+		p.wire = w
+	}
 }
 
 // number names a request that came without an id.
@@ -157,7 +184,8 @@ func (p *peer) clearTime() instant {
 // given requests once that was taken: it could be its last.
 func (d *dispatcher) clears(p *peer, m *message) {
 	if m.wire() != p.wire {
-		p.wire, p.unclear = m.wire(), false
+		d.speaks(p, m.wire())
+		p.unclear = false
 		d.misled(p)
 		d.greet(p)
 	} else if m.op == opReply || m.op == opPartial || m.token != nil { // a bare beat is others' too
@@ -237,20 +265,29 @@ func (d *dispatcher) onBareBeat(w *peer, m *message) {
 func (d *dispatcher) retain(r *request, w *peer, data, options []byte, f form) {
 	b := &r.bridge
 	if !w.wire.options || w.wire.rejects {
-		b.options = append(b.options[:0], options...)
-		if options == nil {
-			b.options = nil
-		}
+		b.options, b.some = append(b.options[:0], options...), options != nil
 	}
 	if w.wire.rejects && !b.has {
-		d.retainData(r, data, f)
+		d.keepData(r, data, f)
 	}
 }
 
-func (d *dispatcher) retainData(r *request, data []byte, f form) {
-	b := &r.bridge
-	d.queuedBytes += int64(len(data))
-	b.data, b.form, b.has = append(b.data, data...), f, true
+// keepData keeps the data of a request in progress, if there is room.
+func (d *dispatcher) keepData(r *request, data []byte, f form) {
+	b, size := &r.bridge, int64(len(data))
+	if d.queuedBytes+size <= d.lim.totalBytes {
+		d.letGoKept(b)
+		d.queuedBytes += size
+		b.data, b.form, b.has = append(b.data[:0], data...), f, true
+	}
+}
+
+// letGoKept forgets the data that was kept of a request in progress.
+func (d *dispatcher) letGoKept(b *bridge) {
+	if b.has {
+		d.queuedBytes -= int64(len(b.data))
+		b.has = false
+	}
 }
 
 // onReject: a worker hands a request back. It goes to the end of its client's
@@ -269,20 +306,21 @@ func (d *dispatcher) onReject(w *peer, m *message) {
 	d.freeSlot(sl)
 	switch {
 	case r == nil:
-	case partial || !r.bridge.has:
+	case partial:
 		r.slot = nil
 		d.end(r, statusRejected, "", "")
 	default:
 		r.slot = nil
 		r.attempt--
-		if r.bridge.back++; r.bridge.back >= r.service.workers {
+		b := &r.bridge
+		if b.back++; b.back >= r.service.workers || !b.has {
 			d.end(r, statusRejected, "false", "")
 			break
 		}
-		r.form = r.bridge.form
-		r.keep(r.bridge.data, r.bridge.options, d.store)
-		d.unretain(&r.bridge)
+		r.form = b.form
 		r.key = 0 // to another worker, if there is one
+		r.keep(b.data, b.kept(), d.store)
+		d.letGoKept(b)
 		d.enqueue(r, false)
 	}
 	d.setReady(w)

@@ -53,7 +53,8 @@ func (d *dispatcher) addClient(l int, id []byte, p *peer, w *wire) *peer {
 		}
 		p = d.addPeer(l, id)
 	}
-	p.role, p.wire = roleClient, w
+	p.role = roleClient
+	d.speaks(p, w)
 	return p
 }
 

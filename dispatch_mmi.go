@@ -91,7 +91,7 @@ func (d *dispatcher) servicesJSON() []byte {
 		InProgress int    `json:"inProgress"`
 	}
 	all := []entry{}
-	for _, name := range slices.Sorted(maps.Keys(d.services)) {
+	for _, name := range slices.Sorted(maps.Keys(d.services)) { // order does not matter: sorted
 		s := d.services[name]
 		all = append(all, entry{strings.ToValidUTF8(name, "\uFFFD"), s.workers, s.ready.n, s.queued, s.requests - s.queued})
 	}

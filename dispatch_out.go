@@ -338,14 +338,14 @@ func (d *dispatcher) unsent(out *batch.Out, i int, o origin) *request {
 	o.peer.wire.parseAtWorker(in.Next()[1:], &m) // our own message, so it is well-formed
 	b := &o.req.bridge
 	if !o.peer.wire.options {
-		m.options = b.options
+		m.options = b.kept()
 	}
 	if b.has {
 		m.data, m.form = b.data, b.form
 	}
 	o.req.form = m.form
 	o.req.keep(m.data, m.options, d.store)
-	d.unretain(&o.req.bridge)
+	d.letGoKept(b)
 	return o.req
 }
 

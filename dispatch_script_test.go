@@ -5,6 +5,9 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"regexp"
+	"slices"
+	"strconv"
 	"strings"
 	"testing"
 	"time"
@@ -19,6 +22,7 @@ var update = flag.Bool("update", false, "rewrite the expected traces in testdata
 //
 //	a> C|2|echo|r1|"x"|{}    a sends these frames; \x01 and the like are bytes
 //	    w< W|2|T1|r1|"x"|{}  w is sent these; T1 stands for the first token
+//	pigato:a> C|4            a is on a listener for that dialect, or for auto
 //	+2.5s                    time passes, with a turn whenever one is due
 //	jump 1m                  time passes without any turn
 //	full a, gone a, ok a     a's pipe has no room; nobody knows a; a is well
@@ -60,10 +64,22 @@ type script struct {
 }
 
 func newScript(t testing.TB) *script {
-	return &script{
-		t: t, d: newDispatcher(testLimits(), caps{V: 1, ID: "brokers-life", HB: 2500}, [32]byte{3}, 1),
+	s := &script{
+		t: t, d: newDispatcher(testLimits(), caps{V: 1, ID: "brokers-life", HB: 2500}, [32]byte{3}, len(scriptListeners)),
 		full: map[string]bool{}, gone: map[string]bool{},
 	}
+	copy(s.d.dialects, scriptListeners)
+	return s
+}
+
+// scriptListeners are the listeners of a script; names without a dialect are on the first.
+var scriptListeners = []Dialect{OMDP, Auto, OMDPFinal, PIGATO, MDP02, MDP01}
+
+func scriptListener(id string) int {
+	if name, _, ok := strings.Cut(id, ":"); ok {
+		return slices.IndexFunc(scriptListeners, func(x Dialect) bool { return x.String() == name })
+	}
+	return 0
 }
 
 // run returns the script with what the core really sent.
@@ -127,18 +143,33 @@ func (s *script) send(id, text string) {
 	for i := len(s.tokens); i > 0; i-- {
 		text = strings.ReplaceAll(text, fmt.Sprint("T", i), s.tokens[i-1])
 	}
-	text = strings.NewReplacer(`\x01`, "\x01", `\x00`, "\x00", `\xff`, "\xff").Replace(text)
+	text = hexByte.ReplaceAllStringFunc(text, func(s string) string {
+		n, _ := strconv.ParseUint(s[2:], 16, 8)
+		return string([]byte{byte(n)})
+	})
+	s.sendFrames(id, strings.Split(text, "|"))
+}
+
+func (s *script) sendFrames(id string, frames []string) {
 	var f [][]byte
-	for p := range strings.SplitSeq(text, "|") {
+	for _, p := range frames {
+		for i := len(s.tokens); i > 0; i-- {
+			if p == fmt.Sprint("T", i) {
+				p = s.tokens[i-1]
+			}
+		}
 		f = append(f, []byte(p))
 	}
 	var m message
-	if parseAtBroker(f, &m) {
-		s.d.receive(s.now, 0, []byte(id), &m)
+	l := scriptListener(id)
+	if s.d.read(l, []byte(id), f, &m) {
+		s.d.receive(s.now, l, []byte(id), &m)
 	} else {
-		s.d.malformed(s.now, 0, []byte(id), string(f[0]) == headerWorker)
+		s.d.malformed(s.now, l, []byte(id), m.worker)
 	}
 }
+
+var hexByte = regexp.MustCompile(`\\x[0-9a-f]{2}`)
 
 func (s *script) wait(t time.Duration) {
 	end := s.now + t
@@ -152,9 +183,21 @@ func (s *script) wait(t time.Duration) {
 }
 
 func (s *script) flush() {
-	for s.d.pending(0) {
+	for again := true; again; {
+		again = false
+		for l := range scriptListeners {
+			if s.d.pending(l) {
+				s.flushListener(l)
+				again = true
+			}
+		}
+	}
+}
+
+func (s *script) flushListener(l int) {
+	for s.d.pending(l) {
 		s.d.deadline()
-		out := s.d.take(0)
+		out := s.d.take(l)
 		for i := range out.Results {
 			f := frameStrings(out.Message(i))
 			out.Results[i] = batch.Sent
@@ -167,21 +210,27 @@ func (s *script) flush() {
 				out.Results[i] = batch.Unreachable
 				note = "   (gone)"
 			}
-			if note == "   (no room)" && s.d.boxes[0].oldOrigin[i].backlog {
+			if note == "   (no room)" && s.d.boxes[l].oldOrigin[i].backlog {
 				continue
 			}
-			if f[1] == "W" && f[2] == "2" {
-				s.tokens = append(s.tokens, f[3])
-			}
 			text := strings.Join(f[1:], "|")
+			for _, request := range []string{"W|2|", "MDPW02|\x02|", "|MDPW01|\x02|"} {
+				if rest, ok := strings.CutPrefix(text, request); ok {
+					token, _, _ := strings.Cut(rest, "|")
+					s.tokens = append(s.tokens, token)
+				}
+			}
+			text = controls.ReplaceAllStringFunc(text, func(s string) string { return fmt.Sprintf(`\x%02x`, s[0]) })
 			for k, token := range s.tokens {
 				text = strings.ReplaceAll(text, token, fmt.Sprint("T", k+1))
 			}
 			fmt.Fprintf(&s.out, "    %s< %s%s\n", f[0], text, note)
 		}
-		s.d.settle(s.now, 0)
+		s.d.settle(s.now, l)
 	}
 }
+
+var controls = regexp.MustCompile("[\x00-\x1f]")
 
 // counts prints what changed.
 func (s *script) counts() {

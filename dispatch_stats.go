@@ -56,6 +56,7 @@ type BrokerStats struct {
 	QueuedBytes        int64 // their data
 	OutboxBytes        int64 // waiting for room in peers' pipes
 	Services           map[string]ServiceStats
+	Dialects           map[string]int // clients and workers by what they speak, see Dialect.String
 	counters
 }
 
@@ -64,6 +65,12 @@ func (d *dispatcher) snapshot(now instant) BrokerStats {
 		Clients: d.clients, Workers: d.workers, Queued: d.queued, InProgress: d.requests.n - d.queued,
 		QueuedBytes: d.queuedBytes, OutboxBytes: d.outboxBytes,
 		Services: make(map[string]ServiceStats, len(d.services)), counters: d.stats,
+		Dialects: map[string]int{},
+	}
+	for x, n := range d.speakers {
+		if n > 0 {
+			s.Dialects[Dialect(x).String()] = n
+		}
 	}
 	for name, v := range d.services { // order does not matter: into a map
 		x := ServiceStats{Workers: v.workers, Free: v.ready.n, Queued: v.queued, InProgress: v.requests - v.queued, Completed: v.completed}

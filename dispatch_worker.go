@@ -216,7 +216,8 @@ func (d *dispatcher) onReady(l int, id []byte, p *peer, m *message) {
 	d.clients--
 	d.workers++
 	s.workers++
-	p.role, p.service, p.concurrency, p.beats, p.wire = roleWorker, s, 1, true, m.wire()
+	p.role, p.service, p.concurrency, p.beats = roleWorker, s, 1, true
+	d.speaks(p, m.wire())
 	if adv {
 		p.adv, p.life, p.told = true, c.ID, c.interval()
 		p.pack, p.grow, p.body = c.Pack > 0, c.Grow > 0, min(c.Body, maxCredit)
@@ -254,7 +255,7 @@ func (d *dispatcher) growLost(p *peer) {
 // setReady keeps p in its service's list of free workers exactly while it may
 // be given a request. It joins at the end: the least recently used is first.
 func (d *dispatcher) setReady(p *peer) {
-	may := p.role == roleWorker && !p.dead && !p.draining && !p.unreachable && !p.backlog.blocked() && !p.resting && p.held < p.concurrency && p.clearAt <= d.now
+	may := p.role == roleWorker && !p.dead && !p.draining && !p.unreachable && !p.backlog.blocked() && !p.resting && p.held < p.concurrency && p.clearAt == 0
 	switch {
 	case may && !p.ready.listed():
 		p.service.ready.pushBack(&p.ready)
@@ -508,7 +509,7 @@ func (d *dispatcher) onWorkerTick(w *peer) {
 		case sl.req != nil: // nothing heard of it for the liveness (I19)
 			d.stats.Stalled++
 			d.end(sl.req, statusWorkerLost, "", causeStalled)
-		case w.adv || w.wire.rejects: // it does not beat for it: it does not hold it; or it goes on with others beside it
+		case w.adv || w.wire.several: // it does not beat for it: it does not hold it; or it goes on with others beside it
 			d.takeBack(sl)
 			freed = true
 		default: // a Node worker that holds a request drops the next one: let it start anew

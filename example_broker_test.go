@@ -108,6 +108,40 @@ func ExampleBroker_Run() {
 	// run: <nil>
 }
 
+// One broker serves peers of every dialect. An endpoint is Auto if nothing else
+// is said: peers of this library and of the Majordomo Protocol are told apart
+// there. Node's own clients begin alike, so those of PIGATO and of zmq-omdp's
+// last revision need an endpoint that says who they are.
+func ExampleListener() {
+	b, err := omdp.NewBroker("inproc://example-anybody", &omdp.BrokerConfig{
+		Dialect: omdp.Auto, // omdp.OMDP, omdp.MDP02, omdp.MDP01, and PIGATO's workers
+		Listeners: []omdp.Listener{
+			{Endpoint: "inproc://example-pigato", Dialect: omdp.PIGATO},
+			{Endpoint: "inproc://example-final", Dialect: omdp.OMDPFinal},
+			{Endpoint: "inproc://example-rfc18", Dialect: omdp.MDP02},
+			{Endpoint: "inproc://example-rfc7", Dialect: omdp.MDP01},
+			{Endpoint: "inproc://example-ours", Dialect: omdp.OMDP}, // and nobody else
+		},
+	})
+	if err != nil {
+		log.Fatal(err)
+	}
+	if err := b.Start(); err != nil {
+		log.Fatal(err)
+	}
+	defer b.Close()
+	for i, d := range []omdp.Dialect{omdp.Auto, omdp.PIGATO, omdp.OMDPFinal, omdp.MDP02, omdp.MDP01, omdp.OMDP} {
+		fmt.Println(d, b.Endpoints()[i])
+	}
+	// Output:
+	// auto inproc://example-anybody
+	// pigato inproc://example-pigato
+	// omdp-final inproc://example-final
+	// mdp02 inproc://example-rfc18
+	// mdp01 inproc://example-rfc7
+	// omdp inproc://example-ours
+}
+
 // A broker may listen on several endpoints, and holds no more than its limits.
 func ExampleBroker_Stats() {
 	b, err := omdp.NewBroker("inproc://example-clients", &omdp.BrokerConfig{

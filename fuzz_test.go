@@ -320,9 +320,20 @@ type record struct {
 }
 
 // recorded reads the traffic of zmq-omdp 4f18192, the specification's revision.
-func recorded(tb testing.TB) []record {
+func recorded(tb testing.TB) []record { return recordedIn(tb, "omdp-spec") }
+
+func recordedFrom(tb testing.TB, x Dialect) []record { return recordedIn(tb, x.String()) }
+
+func (r *record) bytes() (f [][]byte) {
+	for _, s := range r.Frames {
+		f = append(f, []byte(s))
+	}
+	return f
+}
+
+func recordedIn(tb testing.TB, name string) []record {
 	tb.Helper()
-	b, err := os.ReadFile("testdata/wire/omdp-spec.jsonl")
+	b, err := os.ReadFile("testdata/wire/" + name + ".jsonl")
 	if err != nil {
 		tb.Fatal(err)
 	}

@@ -1,11 +1,13 @@
 package omdp_test
 
 import (
+	"bytes"
 	"context"
 	"fmt"
 	"io"
 	"net"
 	"os"
+	"path/filepath"
 	"strings"
 	"syscall"
 	"testing"
@@ -302,6 +304,19 @@ func limitMalformed(t *testing.T) {
 	})
 }
 
+// standsStill tells whether every thread of a process is stopped, where the
+// system says so: a signal is sent before it takes effect.
+func standsStill(pid int) bool {
+	files, _ := filepath.Glob(fmt.Sprintf("/proc/%d/task/*/stat", pid))
+	for _, name := range files {
+		b, err := os.ReadFile(name)
+		if i := bytes.LastIndexByte(b, ')'); err != nil || i < 0 || !bytes.HasPrefix(b[i:], []byte(") T")) {
+			return false
+		}
+	}
+	return true
+}
+
 func limitHandshake(t *testing.T) {
 	part(t, "Handshake", func(t *testing.T) {
 		const limit = 300 * time.Millisecond
@@ -328,6 +343,7 @@ func limitHandshake(t *testing.T) {
 		w := startWorker(t, b.endpoint, "echo", nil, echo)
 		ready(t, w)
 		signal(t, b.cmd, syscall.SIGSTOP)
+		eventually(t, "each of its threads stands still", func() bool { return standsStill(b.cmd.Process.Pid) })
 		waiting, refused := 0, 0
 		for range 20 {
 			c, err := net.DialTimeout("tcp", strings.TrimPrefix(b.endpoint, "tcp://"), 4*beat)

@@ -86,6 +86,7 @@ var replyPaths = []errorPath{
 	saidByBroker("MALFORMED", "false", omdp.ErrProtocol, omdp.NotExecuted),
 	saidByBroker("PROTOCOL", "", omdp.ErrProtocol, omdp.MayHaveExecuted),
 	saidByBroker("UNSUPPORTED", "false", omdp.ErrUnsupported, omdp.NotExecuted),
+	saidByBroker("REJECTED", "false", omdp.ErrOverloaded, omdp.NotExecuted),
 	saidByBroker("DUPLICATE", "true", omdp.ErrBrokerLost, omdp.Executed),
 	saidByBroker("SLOW_CLIENT", "", omdp.ErrSlowConsumer, omdp.MayHaveExecuted),
 	saidByBroker("SLOW_CLIENT", "false", omdp.ErrSlowConsumer, omdp.NotExecuted),

@@ -45,6 +45,7 @@ type wire struct {
 	beatsRequest bool // its workers beat for each request in progress, and beat bare when they hold none
 	watches      bool // its workers take a beat for a request as a sign of its client's life
 	answers      bool // the broker answers READY and each beat
+	several      bool // its workers tell how many requests they take at a time
 	rejects      bool // its workers may hand a request back
 	takesOver    bool // its workers take a request while they work on one that has ended
 	patterns     bool // its workers may register for patterns of names
@@ -59,7 +60,7 @@ func init() {
 	wires = [...]*wire{
 		OMDP:      {codec: omdpCodec{}, dialect: OMDP, numbered: true, options: true, partials: true, noticed: true, beatsRequest: true, watches: true, vague: true},
 		OMDPFinal: {codec: finalCodec{}, dialect: OMDPFinal, numbered: true, partials: true, watches: true, takesOver: true},
-		PIGATO:    {codec: pigatoCodec{}, dialect: PIGATO, numbered: true, options: true, partials: true, watches: true, answers: true, rejects: true, patterns: true},
+		PIGATO:    {codec: pigatoCodec{}, dialect: PIGATO, numbered: true, options: true, partials: true, watches: true, answers: true, several: true, rejects: true, patterns: true},
 		MDP02:     {codec: mdp02, dialect: MDP02, opaque: true, partials: true},
 		MDP01:     {codec: mdp01, dialect: MDP01, opaque: true},
 	}
@@ -460,13 +461,9 @@ func parseFirst(x Dialect, f [][]byte, m *message) bool {
 		if wires[x].parseAtBroker(f, m) {
 			return true
 		}
-		// What only OMDP has is said by peers that advertise, or did before they were
-		// forgotten.
-		if n.dialect == OMDP && parseAtBroker(f, m) {
+		if n.dialect == OMDP && parseAtBroker(f, m) && m.caps != nil {
 			return true
 		}
-	case n == nil && len(f) == 1 && wires[x].family() == OMDP && parseAtBroker(f, m): // an envelope
-		return true
 	case n == nil:
 		wires[x].parseAtBroker(f, m)
 		m.dialect = x

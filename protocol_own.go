@@ -85,6 +85,9 @@ func parseOwnOptions(b []byte) (o options, ok bool) {
 			return options{}, false
 		}
 		o.timeout, b, sep = timeoutOf(n), rest, ','
+		if _, rest, ok := parseKeyInt(b, `,"retry":`); ok && string(rest) == "}" && b[len(b)-2] != '-' && (b[len(`,"retry":`)] != '0' || len(b) == len(`,"retry":0}`)) { // as PIGATO's clients write
+			return o, o.timeout >= timeoutNone && o.timeout <= time.Duration(maxTimeoutMS)*time.Millisecond
+		}
 	}
 	const failFast = `"failFast":true`
 	if len(b) > len(failFast) && b[0] == sep && string(b[1:1+len(failFast)]) == failFast {

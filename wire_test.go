@@ -32,7 +32,7 @@ func (r *replay) send(rec record) {
 		f = append(f, []byte(s))
 	}
 	var m message
-	if !parseAtBroker(f, &m) {
+	if !r.d.read(0, []byte(rec.From), f, &m) {
 		r.t.Fatalf("%s %q is malformed to us", rec.Scenario, rec.Frames)
 	}
 	r.d.receive(r.now, 0, []byte(rec.From), &m)

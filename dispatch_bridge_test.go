@@ -1,0 +1,161 @@
+package omdp
+
+import (
+	"strings"
+	"testing"
+	"time"
+)
+
+// mdp01Asks has a client of MDP/0.1 ask a worker of this library; what the worker says follows.
+const mdp01Asks = "w> W|1|s|{\"v\":1,\"id\":\"w\",\"hb\":2500}\nmdp01:c> |MDPC01|s|1\n"
+
+func TestDropPartials(t *testing.T) {
+	s := newTestScript(t, func(l *limits) { l.dropPartials = true })
+	s.do(mdp01Asks + `w> W|6|T1|1|{"status":200,"msg":"a"}`)
+	if s.d.joined != 0 {
+		t.Errorf("%d bytes are kept", s.d.joined)
+	}
+	got := s.do(`w> W|3|T1|1|{"status":200,"msg":"end"}`)
+	if want := `mdp01:c< |MDPC01|s|"end"`; len(got) != 1 || got[0] != want {
+		t.Errorf("got %q, want %q", got, want)
+	}
+}
+
+// TestJoinedLimit: what is joined for one client is bounded, and for all together.
+func TestJoinedLimit(t *testing.T) {
+	part := `w> W|6|T1|1|{"status":200,"msg":"` + strings.Repeat("x", 434) + `"}` // 500 with its overhead
+	for name, change := range map[string]func(*limits){
+		"of a request": func(l *limits) { l.frame = 1000 },
+		"of all":       func(l *limits) { l.totalOutbox = 4000 },
+	} {
+		t.Run(name, func(t *testing.T) {
+			s := newTestScript(t, change)
+			s.do(mdp01Asks)
+			for n := 1; n <= 2; n++ {
+				if got := s.do(part); len(got) != 0 || s.d.joined != int64(500*n) {
+					t.Fatalf("partial %d: sent %q, %d bytes are kept", n, got, s.d.joined)
+				}
+			}
+			got := strings.Join(s.do(part), "\n")
+			if !strings.Contains(got, `mdp01:c< |MDPC01|s|{"status":"TOO_LARGE"}`) || !strings.Contains(got, "w< W|10|T1|1|gone") {
+				t.Errorf("sent %q", got)
+			}
+			if s.d.joined != 0 || s.d.stats.Unfit != 1 {
+				t.Errorf("%d bytes are kept, %d unfit", s.d.joined, s.d.stats.Unfit)
+			}
+			s.do(`w> W|3|T1|1|{"status":200,"msg":null}` + "\nmdp01:c> |MDPC01|s|1")
+			if got := s.do(`w> W|3|T2|2|{"status":200,"msg":"fine"}`); len(got) != 1 || !strings.HasSuffix(got[0], `"fine"`) {
+				t.Errorf("the next one got %q", got)
+			}
+		})
+	}
+}
+
+// TestInProgressLimit: a worker whose dialect has no beats for requests may have
+// one for so long, whatever it says of itself; one that has them goes by these.
+func TestInProgressLimit(t *testing.T) {
+	s := newTestScript(t, func(l *limits) { l.inProgress = 4 * time.Second })
+	s.do("mdp02:w> MDPW02|\\x01|m\npigato:w> W|1|p\nspec> W|1|s\n" +
+		"a> C|2|m|r1|1|{}\na> C|2|p|r2|1|{}\na> C|2|s|r3|1|{}\n+2s")
+	s.do("mdp02:w> MDPW02|\\x05\npigato:w> W|4\nspec> W|4|T3|r3\n+1.9s")
+	if s.d.stats.Stalled != 0 {
+		t.Fatal("too early")
+	}
+	got := strings.Join(s.do("mdp02:w> MDPW02|\\x05\npigato:w> W|6|T2||r2|0|1|{}\nspec> W|4|T3|r3\n+200ms"), "\n")
+	if s.d.stats.Stalled != 1 || !strings.Contains(got, `a< C|3|r1|{"status":"W_ERROR"}`) {
+		t.Errorf("%d stalled after 4.1 s, sent %s", s.d.stats.Stalled, got)
+	}
+	got = strings.Join(s.do("pigato:w> W|4\n+4s"), "\n")
+	if s.d.stats.Stalled != 2 || !strings.Contains(got, `a< C|3|r2|{"status":"W_ERROR"}`) || strings.Contains(got, "r3|{") {
+		t.Errorf("%d stalled, 4 s after a partial; sent %s", s.d.stats.Stalled, got)
+	}
+}
+
+// TestRejectedKeepsNothing: data that was kept for a worker that may hand it back
+// is counted, bounded, and let go with the request.
+func TestRejectedKeepsNothing(t *testing.T) {
+	const ask = "a> C|2|s|r1|\"12345678\"|{}\n"
+	s := newTestScript(t, func(l *limits) { l.totalBytes, l.serviceBytes = 100, 100 })
+	s.do("pigato:v> W|1|s\npigato:w> W|1|s\n" + ask)
+	if s.d.queuedBytes != 10 {
+		t.Errorf("%d bytes are kept, want 10", s.d.queuedBytes)
+	}
+	s.do(`pigato:v> W|3|T1||r1|0|1|{}`)
+	if s.d.queuedBytes != 0 {
+		t.Errorf("%d bytes are kept", s.d.queuedBytes)
+	}
+	// Without room it is given all the same, and can't come back.
+	s.do(`a> C|2|s|r2|"` + strings.Repeat("x", 200) + `"|{}`)
+	if s.d.queuedBytes != 0 || s.d.stats.Dispatched != 2 {
+		t.Errorf("%d bytes are kept, %d dispatched", s.d.queuedBytes, s.d.stats.Dispatched)
+	}
+	got := s.do("pigato:w> W|7|T2||r2")
+	if want := `a< C|3|r2|{"status":"REJECTED","executed":false}`; len(got) != 1 || got[0] != want {
+		t.Errorf("got %q, want %q", got, want)
+	}
+}
+
+func TestVersionRanges(t *testing.T) {
+	for _, c := range []struct{ wanted, yes, no string }{
+		{"1.2.3", "1.2.3 v1.2.3 1.2.3+build", "1.2.4 1.2.3-rc.1"},
+		{"1.2", "1.2.0 1.2.9", "1.3.0 1.1.9 2.2.0"},
+		{"1", "1.0.0 1.9.9", "2.0.0 0.9.0"},
+		{"1.x", "1.0.0 1.9.9", "2.0.0"},
+		{"1.2.x", "1.2.0", "1.3.0"},
+		{"*", "0.0.1 9.9.9", "1.0.0-rc.1"},
+		{"", "0.0.1 9.9.9", ""},
+		{"^1.2.3", "1.2.3 1.9.0", "1.2.2 2.0.0 2.0.0-rc.1"},
+		{"^0.2.3", "0.2.3 0.2.9", "0.3.0 0.2.2"},
+		{"^0.0.3", "0.0.3", "0.0.4"},
+		{"^0.x", "0.0.1 0.9.0", "1.0.0"},
+		{"^1", "1.0.0 1.9.9", "2.0.0"},
+		{"~1.2.3", "1.2.3 1.2.9", "1.3.0 1.2.2"},
+		{"~1.2", "1.2.0", "1.3.0"},
+		{"~1", "1.9.0", "2.0.0"},
+		{">=1.5 <3", "1.5.0 2.9.9", "1.4.9 3.0.0"},
+		{">= 1.5", "1.5.0", "1.4.0"},
+		{">1.2.3", "1.2.4", "1.2.3"},
+		{">1.2", "1.3.0", "1.2.9"},
+		{"<=1.2", "1.2.9", "1.3.0"},
+		{"<=1.2.3", "1.2.3", "1.2.4"},
+		{"<2", "1.9.9", "2.0.0"},
+		{"=1.2.3", "1.2.3", "1.2.4"},
+		{"1.2 - 1.4", "1.2.0 1.4.9", "1.1.9 1.5.0"},
+		{"1.2.3 - 1.4.0", "1.2.3 1.4.0", "1.4.1"},
+		{"1 || 3", "1.5.0 3.0.0", "2.0.0"},
+		{"^1.2.3-rc.1", "1.2.3-rc.1 1.2.3-rc.2 1.2.3 1.3.0", "1.2.3-beta 1.3.0-rc.1"},
+		{"nonsense", "", "1.0.0"},
+		{">", "", "1.0.0"},
+		{"1.2.3.4", "", "1.2.3"},
+		{"1..3", "", "1.2.3"},
+		{"x.1", "", "1.1.0"},
+	} {
+		for text := range strings.FieldsSeq(c.yes) {
+			if v, ok := parseVersion(text); !ok || !allows(c.wanted, v) {
+				t.Errorf("%q does not allow %s", c.wanted, text)
+			}
+		}
+		for text := range strings.FieldsSeq(c.no) {
+			if v, ok := parseVersion(text); !ok || allows(c.wanted, v) {
+				t.Errorf("%q allows %s", c.wanted, text)
+			}
+		}
+	}
+	for _, order := range []string{"1.0.0-alpha 1.0.0-alpha.1 1.0.0-alpha.beta 1.0.0-beta 1.0.0-beta.2 1.0.0-beta.11 1.0.0-rc.1 1.0.0 1.0.1 1.1.0 2.0.0 10.0.0"} {
+		all := strings.Fields(order)
+		for i := range all {
+			for j := range all {
+				a, _ := parseVersion(all[i])
+				b, _ := parseVersion(all[j])
+				if c := a.compare(b); (c < 0) != (i < j) || (c > 0) != (i > j) {
+					t.Errorf("%s to %s: %d", all[i], all[j], c)
+				}
+			}
+		}
+	}
+	for _, text := range []string{"", "1", "1.2", "a.b.c", "1.2.x", "1.2.3.4", "-1.2.3", "99999999999999999999.0.0"} {
+		if v, ok := parseVersion(text); ok {
+			t.Errorf("%q is version %v", text, v)
+		}
+	}
+}
