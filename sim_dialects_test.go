@@ -312,9 +312,10 @@ func (k *simBook) unnumbered(b *simBroker, l *simLink, service, status string, e
 	found := int32(-1)
 	for i := range k.insts {
 		in := &k.insts[i]
-		if in.b != b || in.link != l || in.terminal || k.coreHas(in, true) || k.w.service(k.calls[in.call].service) != service {
+		if in.b != b || in.link != l || in.terminal || in.final || k.coreHas(in, true) || k.w.service(k.calls[in.call].service) != service {
 			continue
 		}
+		l.unsure = l.unsure || found >= 0
 		if found < 0 || k.suits(b, &k.insts[found], status, executed) < k.suits(b, in, status, executed) {
 			found = int32(i)
 		}
@@ -328,7 +329,7 @@ func (k *simBook) unnumbered(b *simBroker, l *simLink, service, status string, e
 // suits tells how well a status is an end of in.
 func (k *simBook) suits(b *simBroker, in *simInst, status string, executed byte) int {
 	switch {
-	case (executed == 'f') == in.dispatched, in.final, (status == statusRejected) != in.rejected:
+	case (executed == 'f') == in.dispatched, (status == statusRejected) != in.rejected:
 		return 0
 	case status == statusTimeout && in.deadline > b.now():
 		return 0
@@ -369,12 +370,12 @@ func (k *simBook) rejected(b *simBroker, l *simLink, m *message) {
 	if !k.coreHas(in, true) && b.book.requests == b.d.requests.n { // it had ended before
 		return
 	}
-	if !k.coreHas(in, true) { // as often as there are workers, or after a partial
-		in.rejected, in.dispatched = true, in.partial
-		return
-	}
+	in.rejected = !k.coreHas(in, true) // as often as there are workers, or after a partial; or something else ended it
 	if in.partial {
-		k.w.fail("I5: %s was queued again after a partial", in.rid)
+		if !in.rejected {
+			k.w.fail("I5: %s was queued again after a partial", in.rid)
+		}
+		return
 	}
 	in.tok, in.dispatched, in.acceptedSeq = -1, false, k.next()
 	k.unskip(b, &k.calls[in.call])

@@ -119,6 +119,17 @@ func (g *simGuest) receive(l *simLink, f [][]byte) {
 	} else if len(l.toldOf) > 0 {
 		ci, l.toldOf = int(l.toldOf[0]), l.toldOf[1:]
 	}
+	if l.unsure && ci >= 0 && book.calls[ci].ended { // it took the end of another for its end
+		if m.op == opPartial {
+			return
+		}
+		ci = -1
+		for _, i := range g.open {
+			if g.w.service(book.calls[i].service) == string(m.service) {
+				ci = int(i)
+			}
+		}
+	}
 	if ci < 0 || book.calls[ci].client != g.num || book.calls[ci].ended {
 		g.w.fail("I2: %s got a reply to nothing", g.name)
 	}

@@ -84,6 +84,7 @@ type simLink struct {
 	room       int // messages that fit its pipe from the broker
 	roomUp     int
 	latency    instant
+	unsure     bool    // … which of them have ended, the wire does not tell
 	toldOf     []int32 // calls whose replies, which name none, are on the way
 
 	book linkBook

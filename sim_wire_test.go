@@ -454,6 +454,10 @@ func (k *simBook) toClient(b *simBroker, l *simLink, m *message) {
 	switch {
 	case tok < 0:
 		w.fail("I6: %s was sent what nobody with a right to it said: %q", c.rid, m.body)
+	case in.terminal && l.unsure && m.op == opPartial:
+		t := &k.toks[tok]
+		t.put++
+		return
 	case in.terminal:
 		w.fail("I2: %s was sent something after its end", c.rid)
 	case in.link != l || in.num != l.book.num && l.book.num != 0:
@@ -503,7 +507,13 @@ func (k *simBook) status(b *simBroker, l *simLink, ci int, i int32, status strin
 		w.fail("I2: %s was sent %s, it is owed none: i %d", c.rid, status, i)
 	}
 	in := &k.insts[i]
-	if executed == 'f' && in.tok >= 0 && k.toks[in.tok].skipped && k.toks[in.tok].got { // the worker said so
+	if l.unsure { // as many as there are requests is all that can be told
+		in.terminal = true
+		k.close(i)
+		return
+	}
+	tellsRan := l.wire == wires[OMDP] || l.wire.opaque
+	if (executed == 'f' || !tellsRan) && in.tok >= 0 && k.toks[in.tok].skipped && k.toks[in.tok].got { // the worker said so
 		in.reported, in.terminal = true, true
 		k.close(i)
 		return
@@ -515,7 +525,7 @@ func (k *simBook) status(b *simBroker, l *simLink, ci int, i int32, status strin
 		w.fail("I3: TIMEOUT of %s %v before its deadline", c.rid, in.deadline-b.now())
 	case status == statusRejected && !in.rejected:
 		w.fail("%s ended with %s, and was not handed back", c.rid, status)
-	case status == statusTimeout && executed != 'f' && !in.dispatched && (l.wire == wires[OMDP] || l.wire.opaque):
+	case status == statusTimeout && executed != 'f' && !in.dispatched && tellsRan:
 		w.fail("C4: TIMEOUT of %s, which no worker had, is not told as not executed", c.rid)
 	case status == statusWorkerLost && !(in.left && in.cause) && !k.lostCause(b, in):
 		w.fail("W_ERROR of %s, whose worker is well", c.rid)
@@ -530,6 +540,9 @@ func (k *simBook) lostCause(b *simBroker, in *simInst) bool {
 		return false
 	}
 	t := &k.toks[in.tok]
+	if t.link.book.vague { // it could not read what it was given
+		return true
+	}
 	if limit := foreignLiveness; t.link.book.told == 0 && !t.link.book.rude {
 		heard := t.heard
 		if !t.link.wire.beatsRequest {
