@@ -426,8 +426,8 @@ func (d *dispatcher) onTick(p *peer) {
 	default:
 		// A client that never beats is held by the deadlines of its requests alone:
 		// a beat for one of them finds out whether it is still there.
-		if r := p.requests.front(); quiet && r != nil && p.wire.noticed && !p.backlog.blocked() {
-			d.notice(r)
+		if r := p.requests.front(); quiet && r != nil && !p.backlog.blocked() {
+			d.probe(p, r)
 		}
 		d.timers.set(&p.timer, max(since+limit, d.now+limit/4, p.ignoredUntil))
 	}

@@ -119,6 +119,18 @@ func (d *dispatcher) notice(r *request) {
 	d.close(c, origin{})
 }
 
+// probe sends a client a beat, to find out whether it is still there: for its
+// request r, or one that its dialect pays no heed to.
+func (d *dispatcher) probe(p *peer, r *request) {
+	switch {
+	case p.wire.noticed:
+		d.notice(r)
+	case p.wire.numbered:
+		p.wire.appendNotice(d.open(p), target{id: p.id})
+		d.close(p, origin{})
+	}
+}
+
 // beatFor tells a worker that the client of a request lives.
 func (d *dispatcher) beatFor(sl *slot) {
 	w := sl.worker
@@ -225,7 +237,7 @@ func (d *dispatcher) misled(w *peer) {
 // for all that it holds, but not for ever.
 func (d *dispatcher) overdueAt(w *peer, sl *slot, limit time.Duration) instant {
 	at := d.clock.silentSince(sl.progress) + limit
-	if sl.req != nil && !w.wire.beatsRequest {
+	if sl.req != nil && (!w.wire.beatsRequest || w.unclear) {
 		at = d.clock.silentSince(max(sl.progress, w.seen)) + limit
 		if most := d.lim.inProgress; most > 0 {
 			at = min(at, d.clock.silentSince(sl.progress)+most)

@@ -245,7 +245,7 @@ func (k *simBook) wordIn(l *simLink, m *message) (tok int, kind byte, n int) {
 		kind = 'f'
 		want = append(want, simValue(fmt.Sprintf("t%04xf%d", tok, n), form, inFrames)...)
 	}
-	if l.book.gone && l.speaksRaw() && sameFrames(v.body, simValue(word, form, inJSON)) { // said while it was not known to read more
+	if (l.book.gone || !l.book.adv) && l.speaksRaw() && sameFrames(v.body, simValue(word, form, inJSON)) { // said while it was not known to read more
 		return tok, kind, n
 	}
 	if !sameFrames(v.body, want) {
@@ -312,7 +312,7 @@ func (k *simBook) unnumbered(b *simBroker, l *simLink, service, status string, e
 	found := int32(-1)
 	for i := range k.insts {
 		in := &k.insts[i]
-		if in.b != b || in.link != l || in.terminal || in.final || k.coreHas(in, true) || k.w.service(k.calls[in.call].service) != service {
+		if in.b != b || in.link != l || in.terminal || in.final && !(in.tok >= 0 && k.toks[in.tok].skipped) || k.coreHas(in, true) || k.w.service(k.calls[in.call].service) != service {
 			continue
 		}
 		l.unsure = l.unsure || found >= 0
@@ -365,6 +365,9 @@ func (k *simBook) rejected(b *simBroker, l *simLink, m *message) {
 		return
 	}
 	if !took {
+		if l.book.rude {
+			return
+		}
 		k.w.fail("%s was handed back, and nothing became of it", in.rid)
 	}
 	if !k.coreHas(in, true) && b.book.requests == b.d.requests.n { // it had ended before
