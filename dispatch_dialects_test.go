@@ -99,12 +99,12 @@ func (w *dialectWorld) fatalf(format string, a ...any) {
 func (w *dialectWorld) client() *dialectPeer { return w.peers[w.next(2*len(wires))] }
 func (w *dialectWorld) worker() *dialectPeer { return w.peers[2*len(wires)+w.next(2*len(wires))] }
 
-func (w *dialectWorld) play() {
+func (w *dialectWorld) play() *dialectWorld {
 	for len(w.src) > 0 {
 		w.event()
 		w.flush()
 	}
-	w.heal()
+	return w
 }
 
 func (w *dialectWorld) event() {
@@ -347,8 +347,8 @@ func (w *dialectWorld) wait(t time.Duration) {
 	w.note("wait %v", t)
 	for end := w.now + t; ; {
 		due := max(w.d.deadline(), w.now)
-		if w.d.retryAt <= due {
-			due = max(due, w.now+20*time.Millisecond)
+		if w.d.retryAt <= due { // as often as is of use
+			due = max(due, w.now+t/8)
 		}
 		w.now = min(due, end)
 		w.d.expire(w.now)

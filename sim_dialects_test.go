@@ -404,7 +404,7 @@ func (k *simBook) helped(b *simBroker) {
 // is over: it has to start anew, if that lasts.
 func (k *simBook) stuck(l *simLink) bool {
 	for i := range k.toks {
-		if t := &k.toks[i]; t.link == l && !t.got && t.inst >= 0 && k.insts[t.inst].over {
+		if t := &k.toks[i]; t.link == l && !t.got && (t.inst < 0 || k.insts[t.inst].over || !k.coreHas(&k.insts[t.inst], true)) {
 			return true
 		}
 	}

@@ -548,7 +548,7 @@ func (k *simBook) lostCause(b *simBroker, in *simInst) bool {
 		if !t.link.wire.beatsRequest {
 			heard = max(heard, t.link.book.heard)
 		}
-		if most := k.w.conf.inProgress; most > 0 && !t.link.wire.beatsRequest && b.now()-max(t.heard, b.mustOf) >= most {
+		if most := k.w.conf.inProgress; most > 0 && (!t.link.wire.beatsRequest || k.w.conf.first == Auto) && b.now()-max(t.heard, b.mustOf) >= most {
 			return true
 		}
 		if !t.done && t.num == t.link.book.num && b.now()-max(heard, b.mustOf) < limit {
