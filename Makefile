@@ -1,7 +1,7 @@
 # omdp: `make` prints what there is. Every target that builds runs
 # tools/setup.sh first, which installs nothing when all is there.
 
-.PHONY: help sim setup echo test lint vuln bench bench-quick bench-build fuzz asan valgrind memory cover chaos soak model mutants interop
+.PHONY: help sim setup echo test lint vuln bench bench-quick bench-build fuzz asan valgrind memory cover chaos soak model mutants interop conformance
 
 help: ## print this
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -59,6 +59,9 @@ sim: setup ## random histories of whole systems for SIMTIME=60s, or SIMCOUNT of 
 interop: setup ## peers in JavaScript against one another and, of the specification's dialect, against this library (needs Node 20)
 	@sh interop/install.sh
 	cd interop && npm test
+
+conformance: setup ## the conformance kit against this library; writes docs/conformance.md
+	go run ./conformance/cmd -ours -patience 10s -doc docs/conformance.md
 
 model: ## check the models of a request and of a stream with spin, every mechanism missed when taken away
 	@sh tools/model.sh

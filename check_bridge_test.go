@@ -87,6 +87,16 @@ func (k *checker) checkBridges() {
 			k.bad("S3: %q has no versions and is kept", base)
 		}
 	}
+	for i := range k.services { // I13, with names that stand for others
+		s := k.services[i].s
+		for t := s.turns.head; t != nil && s.workers == 0; t = t.next {
+			for e := t.owner.requests.head; e != nil; e = e.next {
+				if o := d.resolve([]byte(e.owner.asks())); o != nil && o.workers > 0 {
+					k.bad("I13: request %q waits at %q, which has no workers; %q serves it", e.owner.rid(), s.name, o.name)
+				}
+			}
+		}
+	}
 	if wildcards != d.wildcards || versions != 0 {
 		k.bad("S4: %d wildcards, counted %d; versions of services that are gone, or not: %d", d.wildcards, wildcards, versions)
 	}

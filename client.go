@@ -25,6 +25,8 @@ const (
 	defaultSendQueue   = 256 << 20
 	defaultAttempts    = 3
 	defaultRetries     = 10_000
+	defaultConnections = 16
+	mostConnections    = 1000
 	mostAttempts       = 1000
 )
 
@@ -36,6 +38,20 @@ type ClientConfig struct {
 	// to the first broker that is well: connected, answering and not leaving. So
 	// they move on when it is lost, and come back when it is well again.
 	Endpoints []string
+	// Dialect is what the brokers speak, all of them. Default Auto, which is OMDP. Any
+	// other is for brokers of other makes, and has what it has. What can't be carried
+	// is refused before anything is sent, as ErrUnsupported: uploads, FailFast and
+	// WithKey in all of them, and WithMetadata but in PIGATO. Nothing cancels a
+	// request at its worker, and nothing slows a worker down: see BufferLimit. That
+	// MDP's and OMDPFinal's brokers are there shows with their first reply: the
+	// client is not Ready before. See docs/dialects.md.
+	Dialect Dialect
+	// MaxConnections is how many connections to each broker a client of MDP/0.1 or
+	// MDP/0.2 may have at a time, 1 to 1,000, default 16. Requests have no ids there,
+	// so each has a connection to itself, and more wait for one. They are opened as
+	// they are needed and kept. One whose request was given up is replaced, as the
+	// answer may still come.
+	MaxConnections int
 
 	// Timeout of a request that has neither WithTimeout nor a sooner deadline
 	// of its context. Default 60 s; negative: none.
@@ -114,6 +130,7 @@ type Client struct {
 	config   ClientConfig
 	settings settings
 	endpoint string
+	wire     *wire
 	life     string // one for this object, on all its connections
 	log      *slog.Logger
 	epoch    time.Time
@@ -122,6 +139,8 @@ type Client struct {
 	counter  atomic.Uint64 // of request ids
 	counts   clientCounts
 	calls    sync.Pool // of *call for Call, each with its channel
+
+	sessions sync.WaitGroup // of conns, and mind
 
 	stop context.CancelFunc // ends the sessions
 	done chan struct{}      // closed when they and mind have ended
@@ -135,9 +154,10 @@ type Client struct {
 	closed  bool
 	drained chan struct{} // not nil while Shutdown waits: closed when the table is empty
 	table   *pendingTable
-	ending  sync.WaitGroup // requests abort took from the table and is about to end; added to with mu held, before closed
-	conns   []*clientConn  // one an endpoint, in the order of preference
-	refused []refusal      // removed from the table, to be ended
+	ending  sync.WaitGroup    // requests abort took from the table and is about to end; added to with mu held, before closed
+	conns   []*clientConn     // those of one endpoint after those of another, in the order of preference
+	serve   func(*clientConn) // begins a session
+	refused []refusal         // removed from the table, to be ended
 }
 
 // NewClient makes a client of the broker at the given endpoint:
@@ -152,14 +172,19 @@ func NewClient(endpoint string, config *ClientConfig) (*Client, error) {
 	}
 	s := &c.settings
 	endpoints := append([]string{endpoint}, c.config.Endpoints...)
+	each := 1
+	if !c.wire.numbered {
+		each = c.config.MaxConnections
+	}
 	c.table = newPendingTable(tableConfig{
-		life: c.life, prefix: newLifeID()[:prefixLen] + "-", beat: s.heartbeat, liveness: s.liveness, window: int64(c.config.Window), maxWindow: int64(c.config.MaxWindow), maxBody: int64(s.maxBody), pack: packBundles,
-		links: len(endpoints), maxAttempts: c.config.MaxAttempts, budget: c.config.RetryBudget, random: rand.Uint64,
+		wire: c.wire, life: c.life, prefix: newLifeID()[:prefixLen] + "-", beat: s.heartbeat, liveness: s.liveness, window: int64(c.config.Window), maxWindow: int64(c.config.MaxWindow), maxBody: int64(s.maxBody), pack: packBundles,
+		links: len(endpoints) * each, each: each, maxAttempts: c.config.MaxAttempts, budget: c.config.RetryBudget, random: rand.Uint64,
 		unread: func(p *pending) bool { return p.owner.unread.Load() > 0 },
 	})
 	c.runners.limit = max(c.config.MaxOutstanding, defaultOutstanding)
-	for i, e := range endpoints {
-		c.conns = append(c.conns, c.newConn(e, &c.table.links[i]))
+	for i := range c.table.links {
+		l := &c.table.links[i]
+		c.conns = append(c.conns, c.newConn(endpoints[l.group], l))
 	}
 	return c, nil
 }
@@ -175,7 +200,8 @@ func (c *Client) newConn(endpoint string, known *tableLink) *clientConn {
 	cn.session = session{
 		endpoint: endpoint,
 		epoch:    c.epoch,
-		options:  zsock.Options{MaxMsgSize: int64(s.maxBody) + frameOverhead},
+		options:  zsock.Options{MaxMsgSize: int64(s.maxBody) + frameOverhead, MaxFrames: c.wire.frames},
+		early:    !c.wire.beats,
 		dial:     dialZsock,
 		backoff:  backoff{min: s.reconnectMin, max: s.reconnectMax},
 		random:   rand.Uint64,
@@ -209,6 +235,13 @@ func (c *Client) configure() error {
 		if e == c.endpoint || slices.Contains(f.Endpoints[:i], e) {
 			return fieldError(fmt.Sprintf("Endpoints[%d]", i), strconv.Quote(e), "is given twice")
 		}
+	}
+	if !f.Dialect.valid() {
+		return fieldError("Dialect", f.Dialect, "is none")
+	}
+	c.wire = wires[f.Dialect]
+	if f.MaxConnections = orDefault(f.MaxConnections, defaultConnections); f.MaxConnections < 1 || f.MaxConnections > mostConnections {
+		return fieldError("MaxConnections", f.MaxConnections, "is not from 1 to 1000")
 	}
 	c.settings = settings{f.Heartbeat, f.Liveness, f.ReconnectMin, f.ReconnectMax, f.MaxBody, f.DrainTimeout}
 	if err := c.settings.fill(); err != nil {
@@ -255,13 +288,15 @@ func (c *Client) Start() error {
 	c.started = true
 	ctx, stop := context.WithCancel(context.Background())
 	c.stop = stop
-	var sessions sync.WaitGroup
+	c.serve = func(cn *clientConn) { c.sessions.Go(func() { cn.session.run(ctx) }) }
 	for _, cn := range c.conns {
-		sessions.Go(func() { cn.session.run(ctx) })
+		if cn.known.started { // others when they are needed
+			c.serve(cn)
+		}
 	}
-	sessions.Go(func() { c.mind(ctx) })
+	c.sessions.Go(func() { c.mind(ctx) })
 	go func() {
-		sessions.Wait()
+		c.sessions.Wait()
 		close(c.done)
 	}()
 	return nil
@@ -360,7 +395,8 @@ func (c *Client) join() error {
 }
 
 // WaitReady returns when the broker was heard on the present connection: ours
-// answers at once, a Node broker not before the first request is dispatched.
+// answers at once, as PIGATO's does; a Node broker of OMDP is heard when the first
+// request is dispatched, and brokers of other dialects when it is answered.
 // It fails with the cause of ctx's end, ErrNotStarted, or ErrClosed.
 func (c *Client) WaitReady(ctx context.Context) error {
 	for {
@@ -474,7 +510,7 @@ func (c *Client) Stats() ClientStats {
 			s.Queued += int64(cn.link.Queued())
 		}
 	}
-	if best := c.table.best; best != nil {
+	if best := c.table.asked(); best != nil {
 		s.Endpoint = c.conns[best.index].endpoint
 	}
 	return s

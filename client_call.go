@@ -140,6 +140,9 @@ func (c *Client) begin(ctx context.Context, r *call, data any, opts []CallOption
 	if err != nil {
 		return err
 	}
+	if what := r.unsupported(); what != "" {
+		return &callError{err: ErrUnsupported, service: r.service, outcome: NotSent, detail: what + " in the dialect " + c.config.Dialect.String()}
+	}
 	if r.data, r.raw, err = appendData(r.data[:0], data); err != nil {
 		return &callError{err: err, service: r.service, outcome: NotSent, detail: "encode data"}
 	}
@@ -178,7 +181,10 @@ func (c *Client) enter(r *call, timeout time.Duration) error {
 	now := c.now()
 	r.deadline, r.slack = never, 0
 	if timeout > 0 && now < never-timeout-maxSlack {
-		r.deadline, r.slack = now+timeout, min(timeout/10, maxSlack)
+		r.deadline = now + timeout
+		if c.wire.numbered { // else the broker does not know it
+			r.slack = min(timeout/10, maxSlack)
+		}
 	}
 	c.mu.Lock()
 	err := c.admit(r)
@@ -205,6 +211,8 @@ func (c *Client) enter(r *call, timeout time.Duration) error {
 			c.mu.Unlock()
 			return &callError{err: err, service: r.service, outcome: NotSent}
 		}
+	} else {
+		c.grow()
 	}
 	sooner := c.rearm()
 	c.mu.Unlock()
@@ -253,10 +261,16 @@ func (c *Client) admit(r *call) error {
 func (c *Client) removed(p *pending) {
 	p.owner.phase = phaseEnded
 	c.checkDrained()
-	if l := p.link; l != nil && l.gone() {
-		if cn := c.conns[l.index]; cn.link != nil {
-			cn.link.Wake() // tick gives the connection up
-		}
+	l := p.link
+	if l == nil {
+		return
+	}
+	switch cn := c.conns[l.index]; {
+	case cn.link == nil || c.closed:
+	case l.spoiled:
+		cn.session.drop(cn.link, errAbandoned)
+	case l.gone():
+		cn.link.Wake() // tick gives the connection up
 	}
 }
 

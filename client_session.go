@@ -18,6 +18,8 @@ type clientConn struct {
 	session  session
 	known    *tableLink // what the table knows of it; guarded by Client.mu, as is what follows
 
+	m message // of deliver, in other dialects than OMDP: never used by two at a time
+
 	link      link // open, not yet necessarily connected; nil between links
 	malformed bool // logged on this link
 	wasLost   bool
@@ -31,7 +33,7 @@ func (c *clientConn) open(l link) {
 	c.mu.Lock()
 	c.link, c.malformed = l, false
 	c.table.opened(c.known)
-	c.table.appendHello(c.known, l.Begin())
+	c.table.greet(c.known, l.Begin())
 	c.mu.Unlock()
 	l.Flush()
 	l.Wake() // for the first tick
@@ -57,7 +59,14 @@ func (c *clientConn) up(l link) {
 // its link, if there was something, for the caller to flush without mu. mu is held.
 func (c *Client) sendWaiting(now instant) link {
 	best := c.table.best
-	if best == nil || c.table.onLinks == c.table.len() {
+	if c.table.onLinks == c.table.len() {
+		return nil
+	}
+	if best == nil {
+		c.grow()
+		return nil
+	}
+	if !c.wire.numbered && !c.table.waits() { // those that wait do so for their time
 		return nil
 	}
 	l := c.conns[best.index].link
@@ -66,6 +75,9 @@ func (c *Client) sendWaiting(now instant) link {
 		switch err := c.table.fit(p, best); err {
 		case nil:
 			c.table.put(p, best, now, l.Seq(), out)
+			if c.table.best != best { // it takes one at a time: sent sees to the others
+				return l
+			}
 		case errNotYet:
 		default:
 			c.table.remove(p)
@@ -95,41 +107,40 @@ func (c *Client) endRefused() {
 
 // sent flushes what sendWaiting put on a link, and ends what it could not.
 func (c *Client) sent(l link) {
-	if l != nil {
+	for l != nil {
 		l.Flush()
 		c.endRefused()
+		if c.wire.numbered {
+			return
+		}
+		c.mu.Lock() // one link at a time: flushing it may bring what needs another
+		l = c.sendWaiting(c.now())
+		c.mu.Unlock()
+	}
+}
+
+// grow opens another connection if requests wait for one and there may be more.
+// mu is held.
+func (c *Client) grow() {
+	if l := c.table.wants(); l != nil && !c.closed {
+		c.serve(c.conns[l.index])
 	}
 }
 
 // deliver takes what the broker said.
 func (c *clientConn) deliver(l link, in *batch.In) {
-	var m message
 	now := c.now()
-	for f := in.Next(); f != nil; f = in.Next() {
-		if !parseAtClient(f, &m) {
-			c.onMalformed(f)
-			continue
+	if c.wire.extends {
+		var m message
+		for f := in.Next(); f != nil; f = in.Next() {
+			if parseAtClient(f, &m) {
+				c.receive(l, &m, now)
+			} else {
+				c.onMalformed(f)
+			}
 		}
-		switch m.op {
-		case opReply:
-			c.onReply(&m, now)
-		case opPartial:
-			c.onPartial(&m, now)
-		case opHeartbeat:
-			c.mu.Lock()
-			c.table.onHeartbeat(now, c.known, &m)
-			c.mu.Unlock()
-		case opHello:
-			c.onHello(l, &m, now)
-		case opBlocked:
-			c.onBlocked(&m)
-		case opCredit:
-			c.onCredit(l, &m, now)
-		case opPiece:
-			c.onPiece(&m, now)
-		case opDrain:
-			c.onDrain(now)
-		}
+	} else if !c.deliverForeign(l, in, now) {
+		return
 	}
 	c.mu.Lock()
 	before := c.table.best
@@ -141,6 +152,43 @@ func (c *clientConn) deliver(l link, in *batch.In) {
 	}
 	c.mu.Unlock()
 	c.sent(flush)
+}
+
+// deliverForeign is deliver in other dialects than OMDP. It reports whether
+// anything came that the dialect has.
+func (c *clientConn) deliverForeign(l link, in *batch.In, now instant) (heard bool) {
+	for f := in.Next(); f != nil; f = in.Next() {
+		if c.wire.parseAtClient(f, &c.m) {
+			heard = true
+			c.receive(l, &c.m, now)
+		} else {
+			c.onMalformed(f)
+		}
+	}
+	return heard
+}
+
+func (c *clientConn) receive(l link, m *message, now instant) {
+	switch m.op {
+	case opReply:
+		c.onReply(m, now)
+	case opPartial:
+		c.onPartial(m, now)
+	case opHeartbeat:
+		c.mu.Lock()
+		c.table.onHeartbeat(now, c.known, m)
+		c.mu.Unlock()
+	case opHello:
+		c.onHello(l, m, now)
+	case opBlocked:
+		c.onBlocked(m)
+	case opCredit:
+		c.onCredit(l, m, now)
+	case opPiece:
+		c.onPiece(m, now)
+	case opDrain:
+		c.onDrain(now)
+	}
 }
 
 func (c *clientConn) onMalformed(f [][]byte) {
@@ -168,10 +216,15 @@ func (c *clientConn) onReply(m *message, now instant) {
 		return
 	}
 	c.removed(p)
+	var flush link
+	if !c.wire.numbered { // the connection is free for another
+		flush = c.sendWaiting(now)
+	}
 	c.mu.Unlock()
 	if !parsed {
-		end = parseJoined(p.service, p.join, m.body)
+		end = m.reply(p.service, p.join)
 	}
+	c.sent(flush)
 	c.finish(p.owner, p.conclude(end), false)
 }
 
@@ -188,7 +241,7 @@ func (c *Client) resume(now instant) {
 }
 
 func (c *clientConn) onPartial(m *message, now instant) {
-	size := len(m.body[len(m.body)-1]) + partialOverhead
+	size := m.counted() + partialOverhead
 	c.mu.Lock()
 	p := c.table.onPartial(now, c.known, m)
 	if p == nil {
@@ -210,7 +263,7 @@ func (c *clientConn) onPartial(m *message, now instant) {
 	bound := c.bound(r, size)
 	c.mu.Unlock()
 	c.counts.partials.Add(1)
-	part := parseJoined(r.service, join, m.body)
+	part := m.reply(r.service, join)
 	if part.err != nil {
 		if said, ok := part.err.(*Error); ok { // a partial is not how a handler ends: nobody can tell whether it has
 			part = protocolError(r.service, "a partial that is an error: "+said.Error())
@@ -424,9 +477,12 @@ func (c *clientConn) tick(now instant) instant {
 	c.table.turn(now, c.known, w)
 	alarm, sooner := c.known.alarm, c.rearm()
 	l, flush := c.link, false
+	if w.doubts {
+		c.updateState()
+	}
 	if l != nil && w.hello && l.Queued() <= maxJam {
 		out := l.Begin()
-		c.table.appendHello(c.known, out)
+		c.table.greet(c.known, out)
 		for _, p := range w.beats {
 			appendClientCommand(out, opHeartbeat, p.rid)
 		}
@@ -466,7 +522,7 @@ func (c *clientConn) lost(l link, reason error) {
 		c.session.backoff.reset()
 	}
 	now := c.now()
-	c.link, c.wasLost = nil, true
+	c.link, c.wasLost = nil, c.wasLost || reason != errAbandoned
 	over := c.table.lost(now, c.known, l.SentSeq())
 	for _, p := range over {
 		c.removed(p)

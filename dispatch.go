@@ -90,6 +90,7 @@ type peer struct {
 	draining    bool
 	unreachable bool    // a send to it failed: it is given nothing more, and lost when all that came from it was read
 	beatAt      instant // when it is told next that the broker lives
+	spoken      bool    // it was sent a REQUEST since it was told last that the broker lives
 	unclear     bool    // what it said so far is several dialects'
 	clearAt     instant // until when it is given nothing, so that it can say more
 	burst       int     // requests in the present batch
@@ -218,6 +219,8 @@ type dispatcher struct {
 	x            extra // scratch
 	work         work
 	say          message
+	mmiServices  mmiAnswer
+	mmiStats     mmiAnswer
 	text         []byte // … of raw data as JSON
 	m1           [1][]byte
 	notes        []note

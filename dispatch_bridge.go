@@ -183,6 +183,7 @@ func (d *dispatcher) greet(p *peer) {
 		d.close(p, origin{})
 	}
 	d.learn(p.service, p.wire)
+	d.rehome()
 }
 
 func (p *peer) clearTime() instant {
@@ -233,8 +234,8 @@ func (d *dispatcher) misled(w *peer) {
 }
 
 // overdueAt is when a slot counts as forgotten by its worker, which is silent
-// about it for the limit. Where beats for requests are not known, its beats stand
-// for all that it holds, but not for ever.
+// about it for the limit. Where beats for requests are not known, or not known
+// to be known, its beats stand for all that it holds, but not for ever.
 func (d *dispatcher) overdueAt(w *peer, sl *slot, limit time.Duration) instant {
 	at := d.clock.silentSince(sl.progress) + limit
 	if sl.req != nil && (!w.wire.beatsRequest || w.unclear) {
@@ -253,7 +254,9 @@ func (d *dispatcher) onBareBeat(w *peer, m *message) {
 		return
 	case w.wire.beatsRequest: // it beats bare only when it holds nothing
 		d.freeDraining(w)
-		return
+		if !w.unclear {
+			return
+		}
 	}
 	if m.level > 0 && m.level != w.concurrency {
 		w.concurrency = d.clip(w, m.level)

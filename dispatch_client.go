@@ -384,7 +384,9 @@ func (d *dispatcher) removeRequest(r *request) {
 	d.requests.remove(r)
 	d.timers.remove(&r.deadline)
 	d.disown(r)
-	d.finished.add(ended{mark(r.hash, r.rid()), d.now, int32(r.asked), r.reported, r.attempt > 0})
+	if r.client.wire.numbered { // else its id is the broker's own, and never comes again
+		d.finished.add(ended{mark(r.hash, r.rid()), d.now, int32(r.asked), r.reported, r.attempt > 0})
+	}
 	s.requests--
 	d.releaseService(s)
 	d.forget(&r.bridge)

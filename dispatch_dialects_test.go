@@ -52,8 +52,8 @@ type dialectHeld struct {
 	n          int
 }
 
-var dialectServices = [...]string{"s", "s", "s*", "t@1.0.0", "t@1.4.2", "st*", "*", "u"}
-var dialectNames = [...]string{"s", "s", "sx", "stu", "t@^1.0.0", "t@1.0.0", "t@<1.2", "u", "mmi.service"}
+var dialectServices = [...]string{"s", "s", "s*", "t@1.0.0", "t@1.4.2", "t@1.4.2", "st*", "*", "u"}
+var dialectNames = [...]string{"s", "s", "sx", "stu", "t@^1.0.0", "t@1.x", "t@1.0.0", "t@<1.2", "u", "mmi.service"}
 
 func newDialectWorld(tb fataler, src []byte) *dialectWorld {
 	w := &dialectWorld{tb: tb, src: src}
@@ -75,6 +75,7 @@ func newDialectWorld(tb fataler, src []byte) *dialectWorld {
 		}
 	}
 	for i := range 2 {
+		w.peers = append(w.peers, &dialectPeer{id: fmt.Sprintf("w-%d", i), l: int(PIGATO), x: wires[PIGATO]})
 		for x, wire := range wires {
 			w.peers = append(w.peers, &dialectPeer{id: fmt.Sprintf("w%d-%d", x, i), l: x * (1 - i), x: wire, adv: x == 0})
 		}
@@ -97,7 +98,7 @@ func (w *dialectWorld) fatalf(format string, a ...any) {
 }
 
 func (w *dialectWorld) client() *dialectPeer { return w.peers[w.next(2*len(wires))] }
-func (w *dialectWorld) worker() *dialectPeer { return w.peers[2*len(wires)+w.next(2*len(wires))] }
+func (w *dialectWorld) worker() *dialectPeer { return w.peers[2*len(wires)+w.next(2*len(wires)+2)] }
 
 func (w *dialectWorld) play() *dialectWorld {
 	for len(w.src) > 0 {

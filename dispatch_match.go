@@ -27,7 +27,6 @@ func (d *dispatcher) learn(s *service, w *wire) {
 		return
 	}
 	s.pattern = true
-	d.redirect(s)
 }
 
 // unversion forgets it.
@@ -80,34 +79,54 @@ func (d *dispatcher) match(name []byte) *service {
 	return nil
 }
 
-// redirect gives what waits at services without workers to s, which stands for
-// their names from now on.
-func (d *dispatcher) redirect(s *service) {
+// rehome gives what waits at services without workers to those that serve its
+// name now: a worker came that stands for it, or the last that did has gone.
+func (d *dispatcher) rehome() {
+	if d.wildcards+len(d.versions) == 0 {
+		return
+	}
 	var names []string
-	for name, from := range d.services { // order does not matter: sorted below
-		if from != s && from.workers == 0 && from.queued > 0 && d.match([]byte(name)) == s {
+	for name, s := range d.services { // order does not matter: sorted below
+		if s.workers == 0 && s.queued > 0 {
 			names = append(names, name)
 		}
 	}
 	slices.Sort(names)
+	var gave []*service
 	for _, name := range names {
 		from := d.services[name]
-		for from != nil && from.queued > 0 {
-			r := from.turns.front().requests.front()
-			d.dequeue(r)
-			from.requests--
-			if r.bridge.name == "" {
-				r.bridge.name = name
-			}
-			r.service = s
-			s.requests++
-			d.enqueue(r, false)
-			if from.requests == 0 {
-				d.releaseService(from)
-				from = nil
+		var all []*request
+		for t := from.turns.head; t != nil; t = t.next {
+			for k := t.owner.requests.head; k != nil; k = k.next {
+				all = append(all, k.owner)
 			}
 		}
+		for _, r := range all {
+			if to := d.resolve([]byte(r.asks())); to != nil && to.workers > 0 {
+				d.move(r, to)
+				gave = append(gave, to)
+			}
+		}
+		d.releaseService(from)
 	}
+	for _, s := range gave {
+		if !s.gone {
+			d.pump(s)
+		}
+	}
+}
+
+// move has a queued request wait at another service.
+func (d *dispatcher) move(r *request, to *service) {
+	d.dequeue(r)
+	r.service.requests--
+	asks := r.asks()
+	if r.bridge.name = ""; asks != to.name {
+		r.bridge.name = asks
+	}
+	r.service = to
+	to.requests++
+	d.enqueue(r, false)
 }
 
 // version is a release, by semantic versioning; pre is what follows a minus.

@@ -6,6 +6,7 @@ import (
 	"maps"
 	"slices"
 	"strings"
+	"time"
 )
 
 // Services of the broker's own: MMI (RFC 8) in every dialect, and the directory
@@ -70,15 +71,37 @@ func (d *dispatcher) mmi(name string, m *message) []byte {
 			return []byte("200")
 		}
 		return []byte("404")
-	case "mmi.services":
-		return d.servicesJSON()
-	case "mmi.stats":
-		b, err := json.Marshal(d.snapshot(d.now))
-		if err == nil {
-			return b
-		}
+	case "mmi.services", "mmi.stats":
+		return d.told(name)
 	}
 	return []byte("501")
+}
+
+// mmiAge is how old the answer to a question may be that costs more than the asking.
+const mmiAge = 10 * time.Millisecond
+
+type mmiAnswer struct {
+	text []byte
+	at   instant
+}
+
+func (d *dispatcher) told(name string) []byte {
+	a, text := &d.mmiServices, d.servicesJSON
+	if name == "mmi.stats" {
+		a, text = &d.mmiStats, d.statsJSON
+	}
+	if a.text == nil || d.now-a.at >= mmiAge {
+		*a = mmiAnswer{text(), d.now}
+	}
+	return a.text
+}
+
+func (d *dispatcher) statsJSON() []byte {
+	b, err := json.Marshal(d.snapshot(d.now))
+	if err != nil {
+		return []byte("501")
+	}
+	return b
 }
 
 // servicesJSON lists the services: [{"name":…,"workers":…,"free":…,"queued":…,"inProgress":…}].

@@ -480,23 +480,20 @@ func (d *dispatcher) retry() {
 	}
 }
 
-// relieve gives workers, a place of which got free where lists were walked, more.
-func (d *dispatcher) relieve() {
-	for len(d.relieved) > 0 {
-		w := d.relieved[len(d.relieved)-1]
-		d.relieved = d.relieved[:len(d.relieved)-1]
-		if !w.dead {
-			d.setReady(w)
-			d.pump(w.service)
-		}
-	}
-}
-
 // finish ends a step: peers whose backlog went over the limit are dealt with
 // here, where no list is being walked.
 func (d *dispatcher) finish() {
-	d.relieve()
-	for ; len(d.overflowed) > 0; d.relieve() {
+	for len(d.overflowed)+len(d.relieved) > 0 {
+		if n := len(d.relieved); n > 0 {
+			w := d.relieved[n-1]
+			d.relieved[n-1] = nil
+			d.relieved = d.relieved[:n-1]
+			if !w.dead {
+				d.setReady(w)
+				d.pump(w.service)
+			}
+			continue
+		}
 		p := d.overflowed[0]
 		d.overflowed = append(d.overflowed[:0], d.overflowed[1:]...)
 		if p.dead {

@@ -291,6 +291,7 @@ func (d *dispatcher) dispatch(r *request, w *peer, data, options []byte, f form)
 	r.slot = sl
 	r.attempt++
 	d.stats.Dispatched++
+	w.spoken = true
 	if w.burstTurn != d.turn {
 		w.burst, w.burstTurn = 0, d.turn
 	}
@@ -490,8 +491,11 @@ func (d *dispatcher) onWorkerTick(w *peer) {
 	}
 	if w.beatAt <= d.now {
 		w.beatAt = d.now + d.lim.heartbeat
-		w.wire.appendBeat(d.open(w), w.id, nil, nil)
-		d.close(w, origin{})
+		if !w.spoken || !w.wire.quiet {
+			w.wire.appendBeat(d.open(w), w.id, nil, nil)
+			d.close(w, origin{})
+		}
+		w.spoken = false
 		d.beatForSilent(w)
 	}
 	freed := false
@@ -555,6 +559,9 @@ func (d *dispatcher) workerLost(w *peer, reason string) {
 	}
 	if s.policy == Sticky {
 		s.ring.remove(w)
+	}
+	if s.workers == 0 {
+		d.rehome()
 	}
 	d.abandoned(s)
 	d.releaseService(s)

@@ -147,9 +147,9 @@ func (l *fakeLink) exchange() {
 		if said {
 			l.inbox, l.spareIn = l.spareIn, l.inbox
 		}
-		first := took && !l.up
-		l.up = l.up || took
-		if !took && !said {
+		first := !l.up && (took || l.opts.Early && !l.blocked)
+		l.up = l.up || first
+		if !took && !said && !first {
 			break
 		}
 		l.mu.Unlock()

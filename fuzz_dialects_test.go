@@ -226,3 +226,48 @@ func TestDialectHistories(t *testing.T) {
 		newDialectWorld(r, src).play().heal()
 	})
 }
+
+// FuzzVersion: versions are in one order, and a range allows what its
+// comparisons say.
+func FuzzVersion(f *testing.F) {
+	for _, s := range []string{"1.2.3 1.2.4 ^1.2", "v1.0.0-rc.1 1.0.0 >=1.0.0-rc.1 <2", "0.0.1 0.1.0 ~0.0", "1.2.3 2.0.0 1.x || >=2 <3", "1.0.0 1.2.0 1.0.0 - 1.1", "=1.2.3+b 1.2.3 *", "1.0.0-1 1.0.0-a ="} {
+		f.Add(s)
+	}
+	f.Fuzz(func(t *testing.T, s string) {
+		one, rest, _ := strings.Cut(s, " ")
+		two, wanted, _ := strings.Cut(rest, " ")
+		a, ok1 := parseVersion(one)
+		b, ok2 := parseVersion(two)
+		if !ok1 || !ok2 {
+			allows(wanted, a)
+			return
+		}
+		allows(wanted, b)
+		sign := func(n int) int { return min(max(n, -1), 1) }
+		if c := sign(a.compare(b)); c != -sign(b.compare(a)) || a.compare(a) != 0 {
+			t.Fatalf("%q is %d to %q, and that %d to it", one, c, two, sign(b.compare(a)))
+		}
+		if a.pre != "" || b.pre != "" || strings.ContainsAny(one+two, "+= ") {
+			return
+		}
+		for op, want := range map[string]bool{">=": b.compare(a) >= 0, ">": b.compare(a) > 0, "<": b.compare(a) < 0, "<=": b.compare(a) <= 0, "": b.compare(a) == 0,
+			"^": b.compare(a) >= 0 && caret(a, b), "~": b.compare(a) >= 0 && a.n[0] == b.n[0] && a.n[1] == b.n[1]} {
+			if got := allows(op+one, b); got != want {
+				t.Fatalf("%s%s allows %s: %v, want %v", op, one, two, got, want)
+			}
+		}
+	})
+}
+
+// caret tells whether two versions agree up to the first number that is not 0.
+func caret(a, b version) bool {
+	for i := range a.n {
+		if a.n[i] != b.n[i] {
+			return false
+		}
+		if a.n[i] != 0 {
+			return true
+		}
+	}
+	return true
+}

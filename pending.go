@@ -45,6 +45,7 @@ type pending struct {
 	sent      instant
 	heard     instant // the last word on it
 	confirmed bool    // a worker was said to have it
+	answered  bool    // its end came
 	hellos    int     // how many HELLOs went out before it on its link
 
 	flow outflow  // data that goes in pieces
@@ -71,6 +72,7 @@ type pendingTable struct {
 
 	links []tableLink // one an endpoint, in the order of preference
 	best  *tableLink  // takes new requests; nil: they wait
+	group int         // of the endpoint that is asked, where each has several; -1: none
 
 	entries     map[uint64]*pending
 	first, last *pending // in the order of their making
@@ -88,6 +90,7 @@ type pendingTable struct {
 
 // tableConfig is what a table is made with.
 type tableConfig struct {
+	wire        *wire  // what is spoken; nil: OMDP
 	life        string // told to brokers, and to nobody else
 	prefix      string // of every request id
 	beat        time.Duration
@@ -97,6 +100,7 @@ type tableConfig struct {
 	pack        int   // what it reads of envelopes; 0: 1
 	maxBody     int64 // bytes of data, or of a payload, that may go in pieces
 	links       int
+	each        int // links of one endpoint; 0: 1
 	maxAttempts int
 	budget      int                   // attempts besides the first that may be made at once; negative: no limit
 	random      func() uint64         // jitter
@@ -110,6 +114,7 @@ type clientTurn struct {
 	expired []*pending // removed: their deadline passed
 	silent  []*pending // removed: their foreign worker was not heard of any more
 	again   bool       // some may be sent that had to wait for their time
+	doubts  bool       // the state may be another
 	lost    bool       // the broker is silent: give up the connection
 }
 
@@ -122,12 +127,16 @@ func (w *clientTurn) reset() {
 }
 
 func newPendingTable(c tableConfig) *pendingTable {
+	if c.wire == nil {
+		c.wire = wires[OMDP]
+	}
+	c.each = max(c.each, 1)
 	t := &pendingTable{
-		tableConfig: c, links: make([]tableLink, c.links), entries: map[uint64]*pending{},
+		tableConfig: c, links: make([]tableLink, c.links), group: -1, entries: map[uint64]*pending{},
 		fresh: 1 << 62, timing: timing{alarm: never}, budget: newRetryBudget(c.budget),
 	}
 	for i := range t.links {
-		t.links[i] = tableLink{index: i, nextBeat: never, alarm: never}
+		t.links[i] = tableLink{index: i, group: i / c.each, started: i%c.each == 0, nextBeat: never, alarm: never}
 	}
 	return t
 }
@@ -159,12 +168,20 @@ func (t *pendingTable) add(p *pending) {
 // put sends p on l, as the message seq of that connection, with the time that
 // is left to it.
 func (t *pendingTable) put(p *pending, l *tableLink, now instant, seq uint64, out *batch.Out) {
-	p.link, p.seq, p.sent, p.heard, p.confirmed, p.hellos = l, seq, now, now, false, l.hellos
+	p.link, p.seq, p.sent, p.heard, p.confirmed, p.hellos, p.answered = l, seq, now, now, false, l.hellos, false
 	p.stirred = now
 	l.onLink++
 	t.onLinks++
 	t.unsent -= len(p.data)
 	t.timing.reschedule(p)
+	if !t.wire.numbered {
+		l.sole = p
+		t.choose()
+	}
+	if !t.wire.extends {
+		t.ask(p, now, out)
+		return
+	}
 	o := p.options
 	switch {
 	case p.deadline == never:
@@ -188,9 +205,13 @@ func (t *pendingTable) put(p *pending, l *tableLink, now instant, seq uint64, ou
 
 // unlink takes p off its connection; it waits for another.
 func (t *pendingTable) unlink(p *pending) {
-	p.link.onLink--
+	l := p.link
+	l.onLink--
 	t.onLinks--
 	t.unsent += len(p.data)
+	if l.sole == p {
+		t.leave(p, l)
+	}
 	p.link, p.seq, p.confirmed = nil, 0, false
 	p.join, p.size = nil, 0
 	t.timing.reschedule(p)
@@ -198,9 +219,12 @@ func (t *pendingTable) unlink(p *pending) {
 
 // remove takes p out: it has ended. Its link tells where it was.
 func (t *pendingTable) remove(p *pending) {
-	if p.link != nil {
-		p.link.onLink--
+	if l := p.link; l != nil {
+		l.onLink--
 		t.onLinks--
+		if l.sole == p {
+			t.leave(p, l)
+		}
 	} else {
 		t.unsent -= len(p.data)
 	}
@@ -224,7 +248,7 @@ func (t *pendingTable) remove(p *pending) {
 // broker has answered: a Node broker, which never does, knows no such command.
 func (t *pendingTable) cancel(p *pending, out *batch.Out) {
 	switch l := p.link; {
-	case l == nil || !l.up:
+	case l == nil || !l.up || !t.wire.extends:
 	case l.extended:
 		appendClientCommand(out, opCancel, p.rid)
 	case len(l.owed) < maxOwed:

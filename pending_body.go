@@ -73,7 +73,7 @@ func (t *pendingTable) fit(p *pending, l *tableLink) error {
 	case size <= minFrame/8: // as text, too
 		return nil
 	}
-	if p.raw && (size <= minFrame || l.foreign || l.extended) {
+	if p.raw && !t.wire.opaque && (size <= minFrame || l.foreign || l.extended) {
 		t.text = appendBytes(t.text[:0], p.data)
 		size = int64(len(t.text))
 		t.dropText()
@@ -173,6 +173,22 @@ func (p *pending) takeJoin() [][]byte {
 	join := p.join
 	p.join, p.size = nil, 0
 	return join
+}
+
+// counted is how many bytes a payload counts.
+func (m *message) counted() int {
+	if m.said == saidNative {
+		return len(m.body[len(m.body)-1])
+	}
+	return m.size()
+}
+
+// reply is what a PARTIAL or REPLY says, with the pieces that came before it.
+func (m *message) reply(service string, join [][]byte) reply {
+	if m.said == saidNative {
+		return parseJoined(service, join, m.body)
+	}
+	return replyOf(service, m)
 }
 
 // parseJoined is parseReply of a payload with the pieces that came before it,

@@ -39,6 +39,10 @@ func (t *pendingTable) check() error {
 			return fmt.Errorf("link %d: %d on it, counted %d", i, on[i], l.onLink)
 		case l.extended && l.broker == "", l.leaving && t.best == l, !l.up && t.best == l:
 			return fmt.Errorf("link %d: %+v, best %v", i, *l, t.best == l)
+		case !t.wire.numbered && (on[i] > 1 || (on[i] == 1) != (l.sole != nil) || l.sole != nil && l.sole.link != l):
+			return fmt.Errorf("link %d: %d on it, which is to be one at a time", i, on[i])
+		case !t.wire.numbered && t.best == l && (l.sole != nil || l.spoiled), !l.started && (l.up || l.heardOf):
+			return fmt.Errorf("link %d: %+v, best %v", i, *l, t.best == l)
 		}
 	}
 	if total != t.onLinks || unsent != t.unsent {

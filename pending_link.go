@@ -11,6 +11,11 @@ import (
 // lives as long as the table; opened begins a fresh connection.
 type tableLink struct {
 	index    int
+	group    int      // of the links to the same endpoint
+	started  bool     // it was ever to be opened
+	sole     *pending // the one request that is on it, in a dialect without ids
+	spoiled  bool     // … was given up: the connection is of no more use
+	trust    instant  // until when heardOf may be of the connection that it replaces
 	onLink   int      // requests that are on it
 	up       bool     // HELLO was taken: there is a connection
 	heardOf  bool     // the broker said something on it
@@ -38,8 +43,18 @@ const maxOwed = 1000
 
 // opened begins a connection, of which nothing is known yet. HELLO goes first.
 func (t *pendingTable) opened(l *tableLink) {
-	*l = tableLink{index: l.index, nextBeat: never, alarm: never, clock: l.clock}
+	t.renew(l)
 	t.choose()
+}
+
+// renew forgets the last connection, but for what is known of the broker if
+// that one was given up for a request of its own.
+func (t *pendingTable) renew(l *tableLink) {
+	heard, trust := l.heardOf && !l.up, l.trust
+	*l = tableLink{index: l.index, group: l.group, started: l.started, nextBeat: never, alarm: never, clock: l.clock, foreign: !t.wire.extends}
+	if heard && !t.wire.numbered {
+		l.heardOf, l.trust = true, trust
+	}
 }
 
 // appendHello greets a broker.
@@ -54,7 +69,10 @@ func (t *pendingTable) appendHello(l *tableLink, out *batch.Out) {
 
 // connected: HELLO was taken, so requests may follow.
 func (t *pendingTable) connected(l *tableLink, now instant) {
-	l.up, l.heard, l.nextBeat = true, now, now+t.beat
+	l.up, l.heard = true, now
+	if t.wire.beats {
+		l.nextBeat = now + t.beat
+	}
 	t.choose()
 }
 
@@ -62,6 +80,10 @@ func (t *pendingTable) connected(l *tableLink, now instant) {
 // broker answers, else the first that is there: a Node broker says nothing
 // before it has something to say.
 func (t *pendingTable) choose() {
+	if !t.wire.numbered {
+		t.choosePool()
+		return
+	}
 	t.best = nil
 	for i := range t.links {
 		switch l := &t.links[i]; {
@@ -124,12 +146,13 @@ func (l *tableLink) gone() bool { return l.leaving && l.onLink == 0 }
 // for one that is to be sent again. end is set if parsed, else it is for the
 // caller to parse, without a lock.
 func (t *pendingTable) onReply(now instant, l *tableLink, m *message) (p *pending, end reply, parsed, late bool) {
-	p = t.find(m.rid)
-	if p == nil || p.link != l {
+	p = t.of(l, m)
+	if p == nil {
 		return nil, reply{}, false, true
 	}
-	if fromBroker(m.body) {
-		end, parsed = parseReply(p.service, m.body), true
+	p.answered = true
+	if m.said == saidStatus || m.said == saidNative && fromBroker(m.body) {
+		end, parsed = replyOf(p.service, m), true
 		// Beats go out behind a HELLO, and are answered behind the answer to that. So
 		// LOST may still be about a beat for an attempt before this one.
 		if end.status == statusLost && l.extended && l.answers <= p.hellos {
@@ -151,8 +174,8 @@ func fromBroker(body [][]byte) bool {
 
 // onPartial returns the request of which a partial came, nil if it is late.
 func (t *pendingTable) onPartial(now instant, l *tableLink, m *message) *pending {
-	p := t.find(m.rid)
-	if p == nil || p.link != l {
+	p := t.of(l, m)
+	if p == nil {
 		return nil
 	}
 	p.heard, p.partial, p.stirred = now, true, now
@@ -164,6 +187,7 @@ func (t *pendingTable) onPartial(now instant, l *tableLink, m *message) *pending
 // Client" look the same.
 func (t *pendingTable) onHeartbeat(now instant, l *tableLink, m *message) {
 	if m.rid == nil {
+		l.armed = l.armed || t.wire.answers
 		return
 	}
 	if p := t.find(m.rid); p != nil && p.link == l {
@@ -173,10 +197,19 @@ func (t *pendingTable) onHeartbeat(now instant, l *tableLink, m *message) {
 
 // interval is how often the broker is greeted.
 func (t *pendingTable) interval(l *tableLink) time.Duration {
-	if l.armed {
+	if l.told > 0 {
 		return min(t.beat, l.told)
 	}
 	return t.beat
+}
+
+// patience is how long the broker may be silent. One that answers each beat and does
+// not tell its interval is asked by ours.
+func (t *pendingTable) patience(l *tableLink) time.Duration {
+	if l.told > 0 {
+		return lifeLimit(l.told, t.liveness)
+	}
+	return max(foreignLiveness, t.beat*time.Duration(t.liveness))
 }
 
 // turn does what is due on a connection at now and sets its alarm to when it
@@ -185,6 +218,7 @@ func (t *pendingTable) turn(now instant, l *tableLink, w *clientTurn) {
 	l.clock.turn(now, l.alarm, t.beat)
 	l.alarm = never
 	if !l.up {
+		t.doubt(now, l, w)
 		return
 	}
 	if now >= l.nextBeat {
@@ -196,7 +230,7 @@ func (t *pendingTable) turn(now instant, l *tableLink, w *clientTurn) {
 	}
 	l.alarm = l.nextBeat
 	if l.armed {
-		end := l.clock.silentSince(l.heard) + lifeLimit(l.told, t.liveness)
+		end := l.clock.silentSince(l.heard) + t.patience(l)
 		if w.lost = end <= now; !w.lost {
 			l.alarm = min(l.alarm, end)
 		}
@@ -210,6 +244,9 @@ func (t *pendingTable) turn(now instant, l *tableLink, w *clientTurn) {
 // lost ("Client MAY decide to timeout an inactive Request").
 func (t *pendingTable) beats(now instant, l *tableLink, w *clientTurn) {
 	w.hello = true
+	if !t.wire.extends {
+		return
+	}
 	for p := t.first; p != nil; {
 		next := p.next
 		switch {
@@ -232,6 +269,9 @@ func (t *pendingTable) beats(now instant, l *tableLink, w *clientTurn) {
 // was not sent waits for another connection.
 func (t *pendingTable) lost(now instant, l *tableLink, sent uint64) (over []*pending) {
 	l.up, l.leaving = false, false
+	if l.heardOf = l.heardOf && l.spoiled; l.heardOf {
+		l.trust = now + t.beat
+	}
 	t.choose()
 	for p := t.first; p != nil; {
 		next := p.next
@@ -245,6 +285,6 @@ func (t *pendingTable) lost(now instant, l *tableLink, sent uint64) (over []*pen
 		}
 		p = next
 	}
-	*l = tableLink{index: l.index, nextBeat: never, alarm: never, clock: l.clock}
+	t.renew(l)
 	return over
 }

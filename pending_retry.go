@@ -19,6 +19,9 @@ const (
 func (t *pendingTable) retry(now instant, p *pending, status string, o Outcome) bool {
 	switch status {
 	case statusDraining:
+		if !t.wire.extends { // a handler may say the same
+			return t.again(now, p, MayHaveExecuted)
+		}
 		t.onDrain(p.link)
 		if t.best == nil && !p.idempotent { // there is nowhere to go: it is told so at once
 			return false

@@ -37,6 +37,7 @@ type wire struct {
 	codec
 	dialect Dialect
 
+	extends      bool // its peers may be of this library, and say so
 	numbered     bool // its requests and replies carry request ids
 	opaque       bool // its bodies are frames that may be anything, else JSON
 	options      bool // its REQUEST to a worker carries the client's options
@@ -50,6 +51,11 @@ type wire struct {
 	takesOver    bool // its workers take a request while they work on one that has ended
 	patterns     bool // its workers may register for patterns of names
 	vague        bool // its workers' first message is other dialects' as well
+	beats        bool // its clients beat
+	quiet        bool // its peers do not beat where they said something else since the last time
+
+	asks   string // what its own clients write in their options besides the timeout
+	frames int    // the most that a message to its clients may have
 }
 
 // wires has every dialect, by its number; Auto is what decides between them.
@@ -58,11 +64,11 @@ var wires [len(dialectTexts)]*wire
 // Wires refer to codecs, which refer to wires.
 func init() {
 	wires = [...]*wire{
-		OMDP:      {codec: omdpCodec{}, dialect: OMDP, numbered: true, options: true, partials: true, noticed: true, beatsRequest: true, watches: true, vague: true},
-		OMDPFinal: {codec: finalCodec{}, dialect: OMDPFinal, numbered: true, partials: true, watches: true, takesOver: true},
-		PIGATO:    {codec: pigatoCodec{}, dialect: PIGATO, numbered: true, options: true, partials: true, watches: true, answers: true, several: true, rejects: true, patterns: true},
-		MDP02:     {codec: mdp02, dialect: MDP02, opaque: true, partials: true},
-		MDP01:     {codec: mdp01, dialect: MDP01, opaque: true},
+		OMDP:      {codec: omdpCodec{}, dialect: OMDP, extends: true, numbered: true, options: true, partials: true, noticed: true, beatsRequest: true, watches: true, vague: true, beats: true, frames: maxFrames},
+		OMDPFinal: {codec: finalCodec{}, dialect: OMDPFinal, numbered: true, partials: true, watches: true, takesOver: true, beats: true, frames: maxFrames},
+		PIGATO:    {codec: pigatoCodec{}, dialect: PIGATO, numbered: true, options: true, partials: true, watches: true, answers: true, several: true, rejects: true, patterns: true, beats: true, asks: `,"retry":0`, frames: maxFrames},
+		MDP02:     {codec: mdp02, dialect: MDP02, opaque: true, quiet: true, partials: true, frames: maxReplyFrames},
+		MDP01:     {codec: mdp01, dialect: MDP01, opaque: true, quiet: true, frames: maxReplyFrames},
 	}
 	wires[Auto] = wires[OMDP]
 }
@@ -152,6 +158,17 @@ func unpackFrames(b []byte, f [][]byte) [][]byte {
 		b = rest[1+n:]
 	}
 	return f
+}
+
+// messageOf is data as the handler of a request sees it; it keeps b.
+func messageOf(b []byte, f form) Message {
+	switch {
+	case f == formFrames:
+		return Message{b: appendForm(nil, b, f)}
+	case f == formRaw, f == formLoose && !isJSON(b):
+		return Message{b: b, raw: true}
+	}
+	return Message{b: b}
 }
 
 // setBody takes the opaque frames of a REQUEST.
@@ -329,6 +346,18 @@ func (m *message) saysCoded(value []byte) {
 	m.says(saidError, code, formJSON, value)
 }
 
+// saysWord takes an error that is one of the words of our broker for that. A
+// handler may say the same: so nothing is known of what was executed.
+func (m *message) saysWord() bool {
+	if m.said != saidError || m.code != "500" || len(m.body[0]) > maxRID {
+		return true
+	}
+	if word, ok := unquote(m.body[0]); ok && statuses[string(word)].err != nil {
+		m.says(saidStatus, string(word), formJSON, nil)
+	}
+	return true
+}
+
 // plainJSONCode tells whether b is a number or a short word as JSON, other than success.
 func plainJSONCode(b []byte) bool {
 	s := Message{b: b}.String()
@@ -406,12 +435,8 @@ func replyOf(service string, m *message) reply {
 	case saidError:
 		value := bytes.Clone(m.body[0])
 		return reply{err: &Error{Service: service, Code: Message{b: []byte(m.code)}.String(), Message: Message{b: value}.String(), Data: value}}
-	case saidStatus:
-		var executed *bool
-		if m.executed != "" {
-			executed = new(m.executed == "true")
-		}
-		return brokerStatus(service, m.code, executed)
+	case saidStatus: // a handler's value may look the same, so what it says of the execution is not believed
+		return brokerStatus(service, m.code, nil)
 	}
 	return parseReply(service, m.body)
 }

@@ -20,8 +20,12 @@ var mdp02 = &mdpCodec{
 	clientOps: [7]byte{opRequest: 1, opPartial: 2, opReply: 3},
 }
 
+// maxReplyFrames bounds the frames of a reply: partials of others may stand in
+// front of a final as frames.
+const maxReplyFrames = 1024
+
 // header reads what comes before the command, and returns the rest.
-func (c *mdpCodec) header(f [][]byte, m *message) ([][]byte, bool) {
+func (c *mdpCodec) header(f [][]byte, m *message, most int) ([][]byte, bool) {
 	*m = message{scratch: m.scratch, packed: m.packed, from: m.from, dialect: c.dialect}
 	if c.empty {
 		if len(f) == 0 || len(f[0]) != 0 {
@@ -29,7 +33,7 @@ func (c *mdpCodec) header(f [][]byte, m *message) ([][]byte, bool) {
 		}
 		f = f[1:]
 	}
-	if len(f) < 2 || len(f) > maxFrames {
+	if len(f) < 2 || len(f) > most {
 		return nil, false
 	}
 	switch string(f[0]) {
@@ -57,7 +61,7 @@ func command(f []byte, ops *[7]byte, m *message) bool {
 }
 
 func (c *mdpCodec) parseAtBroker(f [][]byte, m *message) bool {
-	f, ok := c.header(f, m)
+	f, ok := c.header(f, m, maxFrames)
 	if !ok {
 		return false
 	}
@@ -163,7 +167,7 @@ func (c *mdpCodec) appendFarewell(o *batch.Out, id string) {
 func (c *mdpCodec) appendWelcome(*batch.Out, string) {}
 
 func (c *mdpCodec) parseAtClient(f [][]byte, m *message) bool {
-	f, ok := c.header(f, m)
+	f, ok := c.header(f, m, maxReplyFrames)
 	if !ok || m.worker {
 		return false
 	}
@@ -190,7 +194,7 @@ func (c *mdpCodec) appendAsk(o *batch.Out, service, _ string, data, _ []byte, f 
 func (c *mdpCodec) appendClientBeat(*batch.Out) bool { return false }
 
 func (c *mdpCodec) parseAtWorker(f [][]byte, m *message) bool {
-	f, ok := c.header(f, m)
+	f, ok := c.header(f, m, maxFrames)
 	if !ok || !m.worker || !command(f[0], &c.ops, m) {
 		return false
 	}

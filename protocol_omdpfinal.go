@@ -91,7 +91,7 @@ func (finalCodec) parseAtClient(f [][]byte, m *message) bool {
 	m.dialect = OMDPFinal
 	switch n := len(f); m.op {
 	case opReply, opPartial: // C|3|rid|0|value, C|3|rid|error
-		return (n == 4 || n == 5) && parseRID(f[2], m) && m.saysFinal(f[3:])
+		return (n == 4 || n == 5) && parseRID(f[2], m) && m.saysFinal(f[3:]) && m.saysWord()
 	case opHeartbeat:
 		return n == 2 || n == 3 && parseRID(f[2], m)
 	}
@@ -105,12 +105,25 @@ func (finalCodec) appendAsk(o *batch.Out, service, rid string, data, options []b
 func (finalCodec) appendClientBeat(o *batch.Out) bool { return omdpCodec{}.appendClientBeat(o) }
 
 func (finalCodec) parseAtWorker(f [][]byte, m *message) bool {
-	if len(f) > 1 && len(f[1]) == 1 && f[1][0] > '5' { // nothing of OMDP's own
+	if !parseHeader(f, m) || !m.worker {
 		return false
 	}
-	ok := parseAtWorker(f, m) && m.extra == nil && m.form == formJSON && m.op <= opDisconnect
 	m.dialect = OMDPFinal
-	return ok
+	switch n := len(f); m.op {
+	case opRequest: // W|2|cid|rid|data[|options], of which its broker drops the last
+		if n != 5 && n != 6 || !parseTokenRID(f, m) {
+			return false
+		}
+		if m.data = f[4]; n == 6 {
+			m.options = f[5]
+		}
+		return true
+	case opHeartbeat: // W|4[|cid|rid]
+		return n == 2 || n == 4 && parseTokenRID(f, m)
+	case opDisconnect:
+		return n == 2
+	}
+	return false
 }
 
 func (finalCodec) appendReady(o *batch.Out, service string) { omdpCodec{}.appendReady(o, service) }

@@ -164,7 +164,7 @@ func (pigatoCodec) parseAtClient(f [][]byte, m *message) bool {
 	m.dialect = PIGATO
 	switch n := len(f); m.op {
 	case opReply, opPartial: // C|3||rid|0|value[|options]
-		return (n == 6 || n == 7) && len(f[2]) == 0 && parseRID(f[3], m) && m.saysPigato(f[4:])
+		return (n == 6 || n == 7) && len(f[2]) == 0 && parseRID(f[3], m) && m.saysPigato(f[4:]) && m.saysWord()
 	case opHeartbeat:
 		return n == 2
 	}

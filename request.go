@@ -56,10 +56,12 @@ type Request struct {
 }
 
 // ID is the client's own id of the request: printable, and unique among the
-// requests of that client alone.
+// requests of that client alone. In MDP/0.1 and 0.2, which have none, it is a
+// number that this worker counts.
 func (r *Request) ID() string { return r.id }
 
-// Service is the name of the service that was asked, the worker's own.
+// Service is the name of the service that was asked: the worker's own, and in
+// PIGATO, where that may be a pattern, what the client wrote.
 func (r *Request) Service() string { return r.service }
 
 // Bytes is the content of the data, see [Message.Bytes]. The caller must not change it.
@@ -89,6 +91,7 @@ func (r *Request) Metadata() map[string]string { return parseMeta(r.options) }
 type task struct {
 	held                               // the session's, by Worker.mu, but for the key, which never changes
 	tells         bool                 // the broker tells when the client is gone; never changes
+	form          form                 // of its data; never changes
 	turn          turn                 // of Worker.places, by Worker.mu
 	before, after *task                // that wait for a place, by Worker.mu
 	late          atomic.Pointer[late] // by Worker.mu; nil: its context has not ended while it had a place
@@ -101,15 +104,20 @@ type task struct {
 func newTask(c *workerConn, l link, m *message, x *extra) *task {
 	t := &task{tells: x != nil && x.raw} // a client that advertised beats to the broker, which tells
 	t.req = Request{service: c.worker.service, attempt: 1, data: Message{b: bytes.Clone(m.data), raw: m.form == formRaw}}
-	if m.form == formRaw && m.data == nil {
+	if t.form = m.form; m.form >= formRaw && m.data == nil {
 		t.req.data.b = []byte{}
 	}
+	if m.service != nil {
+		t.req.service = string(m.service)
+	}
+	t.res.wire = c.sess.wire
+	t.res.raw = t.res.wire.opaque
 	if len(m.options) > 2 { // {} is none
 		t.req.options = bytes.Clone(m.options)
 	}
 	t.res.worker, t.res.conn, t.res.link, t.res.task = c.worker, c, l, t
 	t.res.packs, t.res.many, t.res.frame = c.sess.packs, c.sess.many, c.sess.frame // under Worker.mu
-	if x != nil {
+	if x != nil {                                                                  // never of other dialects
 		t.req.attempt = x.attempt
 		t.res.raw, t.res.grows, t.res.joins, t.res.credit.window = x.raw, x.grow, x.body, x.credit
 	}

@@ -19,6 +19,12 @@ const maxQueued = 1 << 20
 // when they do nothing but fail. Writers take turns; what one call sends is
 // contiguous. None keeps the caller's bytes.
 //
+// MDP/0.1 has no partials ([WorkerConfig.Dialect]): there what is written or
+// sent is kept until the end and goes as frames in front of the final's value, of
+// which null adds none: bytes that were written one after another as one frame,
+// each value that was sent as one. MaxBody bounds what is kept, and 11 the frames:
+// more is ErrTooLarge. An error as the end stands alone.
+//
 // Errors: ErrEnded after the final; after the handler's ctx ended, its cause;
 // ErrTooLarge for a value whose encoded form is over WorkerConfig.MaxBody, and
 // what encoding/json says of a value that can't be encoded: of these two
@@ -28,6 +34,7 @@ type Response struct {
 	conn   *workerConn
 	link   link // of the session in which the request came: no other ever carries the reply
 	task   *task
+	wire   *wire // of the broker
 	raw    bool  // the client reads raw bytes
 	packs  bool  // the broker reads envelopes
 	many   bool  // … and several of them in one frame
@@ -46,6 +53,7 @@ type Response struct {
 	grows  bool          // the client wants to know when a writer waits for credit
 	asked  bool          // … and was told since it last gave some
 	room   chan struct{} // capacity 1: a writer waits for room; nil until one did
+	kept   kept          // partials that wait for the final
 	tail   [utf8.UTFMax]byte
 	ntail  int // bytes of tail: the start of a character whose rest the next Write brings
 	ctx    context.Context
@@ -55,8 +63,8 @@ type Response struct {
 // Write sends p as partials, split at WorkerConfig.ChunkSize bytes. It blocks
 // while the client has no room for more. An empty p sends nothing.
 //
-// To clients of this library the bytes travel as they are. To others they
-// travel as JSON strings, cut between characters, even across calls: up to
+// To clients of this library, and in MDP/0.1 and 0.2, the bytes travel as they
+// are. To others they travel as JSON strings, cut between characters, even across calls: up to
 // three bytes at the end of p may be sent with the next call; what is not
 // UTF-8 travels as Node's Buffer prints itself.
 func (r *Response) Write(p []byte) (int, error) {
@@ -68,10 +76,13 @@ func (r *Response) Write(p []byte) (int, error) {
 	for n := 0; n < len(p); {
 		var k int
 		var err error
-		if r.raw {
+		switch {
+		case !r.wire.partials:
+			k, err = len(p), r.keep(p, true)
+		case r.raw:
 			k = min(len(p)-n, r.chunk())
 			err = r.partial(p[n:n+k], true, nil)
-		} else {
+		default:
 			k, err = r.writeText(p[n:])
 		}
 		if err != nil {
@@ -122,6 +133,9 @@ func (r *Response) Send(v any) error {
 	}
 	r.writing.Lock()
 	defer r.writing.Unlock()
+	if !r.wire.partials {
+		return r.keep(value, false)
+	}
 	return r.partial(value, raw, nil)
 }
 
@@ -194,7 +208,11 @@ func (r *Response) Heartbeat() error {
 	o := r.link.Begin()
 	err := r.stopped()
 	if err == nil {
-		appendWorkerCommand(o, opHeartbeat, r.task.token(), r.task.rid())
+		n := 0
+		if r.wire.several {
+			n = r.worker.concurrency()
+		}
+		r.wire.appendWorkerBeat(o, n, r.task.token(), r.task.rid())
 	}
 	r.link.Flush()
 	return err

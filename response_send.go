@@ -238,13 +238,17 @@ func (r *Response) finalMarked(value []byte, mark, code string) error {
 		r.appendReply(o, opReply, code, value, mark)
 	}
 	if depart {
-		appendWorkerCommand(o, opDisconnect, "", "")
+		r.wire.appendLeave(o)
 	}
 	r.link.Flush()
 	return cause
 }
 
 func (r *Response) appendReply(o *batch.Out, c op, code string, value []byte, mark string) {
+	if !r.wire.extends {
+		r.appendForeign(o, c, code, value, mark)
+		return
+	}
 	o.Pack, o.Bundle = r.packs, r.many
 	if mark != "" {
 		appendReplyRaw(o, c, r.task.token(), r.task.rid(), mark, value)

@@ -33,6 +33,11 @@ var errBrokerSilent = errors.New("the broker is silent")
 // errBrokerChanged ends a link on which another life of the broker answered.
 var errBrokerChanged = errors.New("another broker answers")
 
+// errAbandoned ends a link on which the answer to a request that was given up may
+// still come, and could be taken for another's. Nothing is wrong with the broker:
+// a fresh link follows at once.
+var errAbandoned = errors.New("its request was given up")
+
 // errDisconnected ends a worker's link on which the broker said DISCONNECT.
 var errDisconnected = errors.New("the broker disconnected this worker")
 
@@ -47,6 +52,7 @@ var errDisconnected = errors.New("the broker disconnected this worker")
 type session struct {
 	endpoint string
 	options  zsock.Options
+	early    bool // up comes with the connection: nothing is sent before it
 	dial     func(zsock.ConnOptions) (link, error)
 	backoff  backoff
 	random   func() uint64
@@ -77,6 +83,9 @@ func (s *session) run(ctx context.Context) {
 		if ctx.Err() != nil {
 			return
 		}
+		if err == errAbandoned {
+			continue
+		}
 		wait := s.backoff.next(s.random())
 		s.failed(err, wait)
 		s.pause(ctx, wait)
@@ -92,6 +101,7 @@ func (s *session) serve(ctx context.Context) error {
 		Endpoint: s.endpoint,
 		Deliver:  func(in *batch.In) { <-ready; s.deliver(l, in) },
 		Up:       func() { <-ready; s.up(l) },
+		Early:    s.early,
 	})
 	close(ready)
 	if err != nil {

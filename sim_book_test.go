@@ -503,29 +503,6 @@ func (k *simBook) deadlineAt(b *simBroker, o options) instant {
 
 func (k *simBook) next() int64 { k.seq++; return k.seq }
 
-// canceled: the client wants it no more: it is owed nothing.
-func (k *simBook) canceled(b *simBroker, l *simLink, m *message) {
-	n := b.d.stats.Canceled - b.before.Canceled
-	ci := k.callByRID(l, m.rid)
-	if ci < 0 {
-		if n > 0 && !l.book.rude {
-			k.w.fail("I8: a cancel of nothing was counted")
-		}
-		return
-	}
-	i := k.at(ci, b, l)
-	switch {
-	case i < 0 || k.insts[i].over || k.insts[i].link != l:
-		if n > 0 {
-			k.w.fail("I8: a cancel of nothing, or of another's, was counted")
-		}
-	case n > 0:
-		k.close(i)
-	case k.coreHas(&k.insts[i], true):
-		k.w.fail("a cancel of %s had no effect", m.rid)
-	}
-}
-
 // tokOf finds a dispatch of this life of b by its token.
 func (k *simBook) tokOf(b *simBroker, token []byte) *simTok {
 	if len(token) != tokenLen {

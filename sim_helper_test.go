@@ -23,6 +23,7 @@ type simHelper struct {
 	beatAt  instant
 	redial  instant
 	heard   instant
+	welcome bool // READY was answered
 	jobs    []simHelp
 	out     batch.Out
 	m       message
@@ -76,7 +77,7 @@ func (h *simHelper) turn() {
 	switch l := h.link; {
 	case l == nil && now >= h.redial:
 		h.link = h.w.dial(&h.simProc, h.b, true, 0, h.is)
-		h.redial, h.heard, h.beatAt = never, now, now+h.hb
+		h.redial, h.heard, h.beatAt, h.welcome = never, now, now+h.hb, false
 		wire.appendReady(&h.out, h.w.service(h.service))
 		h.w.sends(h.link, &h.out)
 		if h.is == PIGATO { // at once
@@ -124,7 +125,12 @@ func (h *simHelper) receive(l *simLink, f [][]byte) {
 		return
 	}
 	switch h.m.op {
+	case opReady:
+		h.welcome = true
 	case opRequest:
+		if l.wire.answers && !h.welcome {
+			h.w.fail("%s is given a request before READY was answered", h.name)
+		}
 		h.takes(l, &h.m)
 	case opDisconnect:
 		h.drop()

@@ -105,7 +105,11 @@ func (k *simBook) turned(b *simBroker) {
 		if !l.book.worker || !l.brokerOpen || l.void {
 			continue
 		}
-		if quiet := now - max(l.book.toldAt, b.graceOf); quiet > hb+slack && l.down.len() < l.room {
+		most := hb
+		if l.wire.quiet { // a dispatch is as good
+			most = 2 * hb
+		}
+		if quiet := now - max(l.book.toldAt, b.graceOf); quiet > most+slack && l.down.len() < l.room {
 			if p := b.d.peers[l.lis][l.id]; p != nil && !p.backlog.blocked() {
 				k.w.fail("I18: %s was told nothing for %v", l.id, quiet)
 			}
@@ -179,4 +183,52 @@ func (k *simBook) brokerDied(b *simBroker) {
 		lb.num, lb.worker, lb.adv, lb.held, lb.gone, lb.owedEnd, lb.drained = 0, false, false, 0, true, 0, false
 	}
 	b.book.links = b.book.links[:0]
+}
+
+// canceled: the client wants it no more: it is owed nothing.
+func (k *simBook) canceled(b *simBroker, l *simLink, m *message) {
+	n := b.d.stats.Canceled - b.before.Canceled
+	ci := k.callByRID(l, m.rid)
+	if ci < 0 {
+		if n > 0 && !l.book.rude {
+			k.w.fail("I8: a cancel of nothing was counted")
+		}
+		return
+	}
+	i := k.at(ci, b, l)
+	switch {
+	case i < 0 || k.insts[i].over || k.insts[i].link != l:
+		if n > 0 {
+			k.w.fail("I8: a cancel of nothing, or of another's, was counted")
+		}
+	case n > 0:
+		k.close(i)
+	case k.coreHas(&k.insts[i], true):
+		k.w.fail("a cancel of %s had no effect", m.rid)
+	}
+}
+
+// lostCause: I19, I20: the worker is gone, or was silent about the request for long enough.
+func (k *simBook) lostCause(b *simBroker, in *simInst) bool {
+	if in.tok < 0 {
+		return false
+	}
+	t := &k.toks[in.tok]
+	if t.link.book.vague { // it could not read what it was given
+		return true
+	}
+	if limit := foreignLiveness; t.link.book.told == 0 && !t.link.book.rude {
+		heard := t.heard
+		if !t.link.wire.beatsRequest {
+			heard = max(heard, t.link.book.heard)
+		}
+		if most := k.w.conf.inProgress; most > 0 && (!t.link.wire.beatsRequest || k.w.conf.first == Auto) && b.now()-max(t.heard, b.mustOf) >= most {
+			return true
+		}
+		if !t.done && t.num == t.link.book.num && b.now()-max(heard, b.mustOf) < limit {
+			return false
+		}
+	}
+	return t.done || t.num != t.link.book.num || t.link.book.num == 0 || t.link.book.rude ||
+		b.now()-max(t.heard, b.mustOf) >= t.link.book.told*time.Duration(k.w.conf.liveness)
 }

@@ -344,6 +344,8 @@ func (k *simBook) result(b *simBroker, l *simLink, packed []byte, s batch.Status
 		k.disconnected(b, l)
 	case !worker && m.op == opPartial, !worker && m.op == opReply:
 		k.toClient(b, l, m)
+	case !worker && m.op == opHeartbeat && m.rid == nil && l.wire == wires[OMDP] && !l.book.rude:
+		k.w.fail("%s is told that the broker lives, and does not know what that is", l.id)
 	case !worker && m.op == opHeartbeat && m.rid != nil:
 		if ci := k.callByRID(l, m.rid); ci >= 0 && !l.book.rude {
 			if i := k.at(ci, b, l); i < 0 || k.insts[i].terminal {
@@ -532,31 +534,6 @@ func (k *simBook) status(b *simBroker, l *simLink, ci int, i int32, status strin
 	}
 	in.terminal = true
 	k.close(i)
-}
-
-// lostCause: I19, I20: the worker is gone, or was silent about the request for long enough.
-func (k *simBook) lostCause(b *simBroker, in *simInst) bool {
-	if in.tok < 0 {
-		return false
-	}
-	t := &k.toks[in.tok]
-	if t.link.book.vague { // it could not read what it was given
-		return true
-	}
-	if limit := foreignLiveness; t.link.book.told == 0 && !t.link.book.rude {
-		heard := t.heard
-		if !t.link.wire.beatsRequest {
-			heard = max(heard, t.link.book.heard)
-		}
-		if most := k.w.conf.inProgress; most > 0 && (!t.link.wire.beatsRequest || k.w.conf.first == Auto) && b.now()-max(t.heard, b.mustOf) >= most {
-			return true
-		}
-		if !t.done && t.num == t.link.book.num && b.now()-max(heard, b.mustOf) < limit {
-			return false
-		}
-	}
-	return t.done || t.num != t.link.book.num || t.link.book.num == 0 || t.link.book.rude ||
-		b.now()-max(t.heard, b.mustOf) >= t.link.book.told*time.Duration(k.w.conf.liveness)
 }
 
 // What users get.

@@ -24,9 +24,14 @@ type WorkerConfig struct {
 	// worker serves all of them at the same time, each over a connection of its
 	// own: what is lost with one does not touch the others. Default none.
 	Endpoints []string
+	// Dialect is what the brokers speak, all of them. Default Auto, which is OMDP. Any
+	// other is for brokers of other makes, and has what it has: no request is
+	// cancelled, none comes in pieces, and metadata comes with PIGATO alone. See
+	// docs/dialects.md, and [Response] and [Request.ID] for what differs there.
+	Dialect Dialect
 	// Concurrency is how many requests the worker takes at a time: 1 to 1,000,
-	// default 1, as the protocol assumes. More is told to the broker; brokers of
-	// other makes go on with one. Of several brokers each may use all of it, and
+	// default 1, as the protocol assumes. More is told to the broker, to PIGATO's as
+	// well; other brokers of other makes go on with one. Of several brokers each may use all of it, and
 	// the total holds all the same: requests over it wait in the worker, in the
 	// order of arrival, for as long as their clients do. SetConcurrency changes it.
 	Concurrency int
@@ -98,6 +103,7 @@ type Worker struct {
 	settings  settings
 	conns     []*workerConn // one for each broker; never changes
 	service   string
+	wire      *wire
 	self      caps
 	chunk     int // bytes of a raw partial
 	textChunk int // the same for JSON, whose escapes take up to 6 bytes for one
@@ -162,6 +168,10 @@ func (w *Worker) configure(endpoint string) error {
 			return fieldError(field, strconv.Quote(e), "is given twice")
 		}
 	}
+	if !f.Dialect.valid() {
+		return fieldError("Dialect", f.Dialect, "is none")
+	}
+	w.wire = wires[f.Dialect]
 	if n := len(w.service); n < 1 || n > maxService {
 		return fmt.Errorf("service: %d bytes is not from 1 to %d", n, maxService)
 	}

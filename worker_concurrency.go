@@ -3,8 +3,8 @@ package omdp
 import "fmt"
 
 // SetConcurrency changes [WorkerConfig.Concurrency], 1 to 1,000, also while the
-// worker runs. Brokers of this library are told; each keeps to it from the
-// moment at which it reads it. Brokers of other makes go on with one at a time.
+// worker runs. Brokers of this library and PIGATO's are told; each keeps to it
+// from the moment at which it reads it. Brokers of other makes go on with one at a time.
 //
 // More places are taken at once by requests that wait in the worker. With
 // fewer, nothing is taken back: what runs goes on, and nothing new begins until
@@ -34,6 +34,13 @@ func (w *Worker) SetConcurrency(n int) error {
 	return nil
 }
 
+// concurrency is the present one.
+func (w *Worker) concurrency() int {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	return w.places.size
+}
+
 // tell says the present concurrency on l, unless the broker knows it, or knows
 // no such command, or l is not the present link any more.
 func (c *workerConn) tell(l link) {
@@ -43,6 +50,6 @@ func (c *workerConn) tell(l link) {
 	defer c.worker.mu.Unlock()
 	if c.link == l && c.leaving != departed && c.sess.unsaid() {
 		c.sess.say()
-		appendHello(o, headerWorker, &c.worker.self)
+		c.sess.appendLevel(o, &c.worker.self)
 	}
 }

@@ -7,6 +7,7 @@ import (
 	"math/rand/v2"
 	"runtime"
 	"runtime/debug"
+	"sync/atomic"
 
 	"github.com/zmq-omdp/omdp/internal/batch"
 	"github.com/zmq-omdp/omdp/internal/zsock"
@@ -21,7 +22,10 @@ type workerConn struct {
 	session  session
 
 	got arrivals // of deliver, which never runs twice at a time
-	due arrivals // of tick
+	m   message  // … of other dialects
+
+	said atomic.Bool // something besides beats since the last beat; of other dialects
+	due  arrivals    // of tick
 
 	// By Worker.mu.
 	state   State // Connecting, Ready, Draining or Lost: of this connection alone
@@ -36,6 +40,7 @@ func newWorkerConn(w *Worker, endpoint string) *workerConn {
 	s := &w.settings
 	c := &workerConn{worker: w, endpoint: endpoint, settled: make(chan struct{})}
 	c.sess = newWorkerSession(s.heartbeat, s.liveness, w.config.Concurrency)
+	c.sess.wire = w.wire
 	c.sess.maxBody, c.sess.quiet, c.sess.room = int64(s.maxBody), w.config.UploadTimeout, &w.room
 	c.session = session{
 		endpoint: endpoint,
@@ -64,7 +69,7 @@ func (c *workerConn) open(l link) {
 	c.sess.open()
 	c.link, c.noted = l, false
 	if c.leaving == staying {
-		appendReady(o, c.worker.service, &c.worker.self)
+		c.sess.appendReady(o, c.worker.service, &c.worker.self)
 	}
 	c.worker.mu.Unlock()
 	l.Flush()
@@ -84,12 +89,19 @@ func (c *workerConn) deliver(l link, in *batch.In) {
 	var m message
 	w.mu.Lock()
 	malformed := c.sess.malformed
+	take := func(m *message, x *extra) *task { return newTask(c, l, m, x) }
 	for f := in.Next(); f != nil; f = in.Next() {
-		if !parseAtWorker(f, &m) {
-			c.sess.malformed++
+		switch {
+		case !w.wire.extends:
+			if w.wire.parseAtWorker(f, &c.m) {
+				c.sess.receive(now, &c.m, got, take)
+				continue
+			}
+		case parseAtWorker(f, &m):
+			c.sess.receive(now, &m, got, take)
 			continue
 		}
-		c.sess.receive(now, &m, got, func(m *message, x *extra) *task { return newTask(c, l, m, x) })
+		c.sess.malformed++
 	}
 	if got.ready {
 		c.setState(Ready)
@@ -158,7 +170,7 @@ func (c *workerConn) tick(now instant) instant {
 	next := c.sess.tick(now, &c.due)
 	w.count(c.due.ended)
 	w.mu.Unlock()
-	if c.due.beat {
+	if c.due.beat && !(w.wire.quiet && c.said.Swap(false)) {
 		w.runners.trim()
 		o := l.Begin()
 		w.mu.Lock()
@@ -175,7 +187,7 @@ func (c *workerConn) leave(l link) {
 	c.worker.mu.Lock()
 	if c.leaving != departed && c.sess.up {
 		c.leaving = departed
-		appendWorkerCommand(o, opDisconnect, "", "")
+		c.worker.wire.appendLeave(o)
 	}
 	held := c.forget(errWorkerClosed)
 	c.worker.mu.Unlock()
@@ -323,17 +335,26 @@ func (w *Worker) serve(t *task) {
 	switch {
 	case r.stopped() != nil: // over before it began: the client is told so, and not an error as of a handler's
 		r.final(nil, false, statusBefore(r.stopped()))
+	case t.form >= formLoose: // what it is was for here to see: it may be long
+		t.req.data = messageOf(t.req.data.b, t.form)
+		returned = w.handle(t)
+		return
 	case !t.req.data.raw && !isJSON(t.req.data.b):
 		// `undefined` was seen instead of JSON; the text is that of zmq-omdp 4f18192 lib/Worker.js.
 		r.final([]byte(`"ERR_MSG_PARSE"`), false, "500")
 	default:
-		err := w.handler(&t.ctx, &t.req, r)
-		r.finish(err)
-		returned = true
+		returned = w.handle(t)
 		return
 	}
 	r.finish(nil)
 	returned = true
+}
+
+// handle has the handler answer.
+func (w *Worker) handle(t *task) (returned bool) {
+	err := w.handler(&t.ctx, &t.req, &t.res)
+	t.res.finish(err)
+	return true
 }
 
 // statusBefore is the status, as JSON, of a request whose handler never began.

@@ -1,6 +1,7 @@
 package omdp
 
 import (
+	"strconv"
 	"time"
 
 	"github.com/zmq-omdp/omdp/internal/batch"
@@ -18,6 +19,7 @@ var (
 	errClientGone     = causeOf(ErrCanceled, "client gone")
 	errBreach         = causeOf(ErrProtocol, "more was sent than is allowed")
 	errStalled        = causeOf(ErrCanceled, "the broker heard nothing of it for too long")
+	errOvertaken      = causeOf(ErrCanceled, "the broker has given it up, and gave the next one")
 	errLinkLost       = causeOf(ErrBrokerLost, "the connection ended")
 	errWorkerClosed   = causeOf(ErrClosed, "the worker stops")
 	errHandlerDone    = causeOf(ErrEnded, "the handler returned")
@@ -119,6 +121,7 @@ func (a *arrivals) reset() {
 
 // workerSession is not safe for concurrent use.
 type workerSession struct {
+	wire        *wire
 	heartbeat   time.Duration
 	liveness    int
 	concurrency int
@@ -143,6 +146,7 @@ type workerSession struct {
 	due   instant // what tick returned last, or earlier since then
 
 	malformed, dropped, overdrawn uint64
+	nameless                      uint64 // requests that came without an id
 
 	// Of data in pieces.
 	maxBody int64         // the most that is joined
@@ -154,7 +158,7 @@ type workerSession struct {
 }
 
 func newWorkerSession(heartbeat time.Duration, liveness, concurrency int) workerSession {
-	return workerSession{heartbeat: heartbeat, liveness: liveness, concurrency: concurrency, claim: concurrency, byKey: map[string]*task{}, due: never,
+	return workerSession{wire: wires[OMDP], heartbeat: heartbeat, liveness: liveness, concurrency: concurrency, claim: concurrency, byKey: map[string]*task{}, due: never,
 		maxBody: defaultMaxBody, room: &bodyRoom{size: 4 * defaultMaxBody, window: defaultWindow, maxWindow: defaultMaxWindow}}
 }
 
@@ -189,8 +193,32 @@ func (s *workerSession) close() []*task {
 func (s *workerSession) setConcurrency(n int) { s.concurrency = n }
 
 // unsaid tells whether the broker is to be told of another concurrency: one
-// that advertised, as others give one request at a time whatever is said.
-func (s *workerSession) unsaid() bool { return s.known() && !s.over && s.said != s.concurrency }
+// that advertised, or whose dialect has heartbeats for that. Others give one
+// request at a time whatever is said.
+func (s *workerSession) unsaid() bool {
+	return (s.known() || s.wire.several) && !s.over && s.said != s.concurrency
+}
+
+// appendReady registers for a service.
+func (s *workerSession) appendReady(o *batch.Out, service string, self *caps) {
+	if s.wire.extends {
+		appendReady(o, service, self)
+		return
+	}
+	s.wire.appendReady(o, service)
+	if s.wire.several { // PIGATO 0.0.46's worker beats at once
+		s.wire.appendWorkerBeat(o, s.concurrency, "", "")
+	}
+}
+
+// appendLevel tells the concurrency.
+func (s *workerSession) appendLevel(o *batch.Out, self *caps) {
+	if s.wire.extends {
+		appendHello(o, headerWorker, self)
+	} else {
+		s.wire.appendWorkerBeat(o, s.concurrency, "", "")
+	}
+}
 
 // say notes that the broker is told now.
 func (s *workerSession) say() {
@@ -255,10 +283,11 @@ func (s *workerSession) find(m *message) *task {
 // most is how many requests may be held. A broker that advertised takes the
 // place of a request back when it hears nothing of it for too long; where its
 // messages were held up, the worker gets the next one before it learns so. That
-// one waits for a place. Nobody says when a broker has read that the concurrency
+// one waits for a place. One of another dialect may have given a request up and
+// has no word for that. Nobody says when a broker has read that the concurrency
 // shrank: until the link ends, it may give as much as it was ever told.
 func (s *workerSession) most() int {
-	if s.known() {
+	if s.known() || !s.wire.extends {
 		return 2 * s.claim
 	}
 	return s.claim
@@ -270,6 +299,9 @@ func (s *workerSession) most() int {
 func (s *workerSession) onRequest(now instant, m *message, a *arrivals, take func(*message, *extra) *task) {
 	var scratch [1 + maxIdentity + maxRID]byte
 	key := appendKey(scratch[:0], m.token, m.rid)
+	if s.wire.takesOver && s.byKey[string(key)] == nil {
+		s.overtake(a)
+	}
 	if len(s.all) >= s.most() || s.byKey[string(key)] != nil {
 		s.dropped++
 		return
@@ -296,7 +328,10 @@ func (s *workerSession) onRequest(now instant, m *message, a *arrivals, take fun
 	if x != nil && t.deadline != never { // the broker ends it, and tells the client: a final must not come in between
 		t.cut += min((t.deadline-now)/10, maxSlack)
 	}
-	t.req.id = t.rid()
+	if t.req.id = t.rid(); t.req.id == "" {
+		s.nameless++
+		t.req.id = strconv.FormatUint(s.nameless, 10)
+	}
 	s.all = append(s.all, t)
 	s.byKey[t.key] = t
 	if t.cut < s.due {
@@ -306,6 +341,25 @@ func (s *workerSession) onRequest(now instant, m *message, a *arrivals, take fun
 		return
 	}
 	a.run = append(a.run, t)
+}
+
+// overtake makes room for the next request, where a broker gives it while it knows
+// of no other: the oldest was given up, and nobody wants an answer to it.
+func (s *workerSession) overtake(a *arrivals) {
+	if len(s.all) < s.concurrency {
+		return
+	}
+	oldest := s.all[0]
+	for _, t := range s.all {
+		if t.since < oldest.since {
+			oldest = t
+		}
+	}
+	s.release(oldest)
+	if !oldest.told {
+		oldest.told = true
+		a.ended = append(a.ended, ending{oldest, errOvertaken})
+	}
 }
 
 // deadlineOf is when a request's time is over: by the time that the broker says
@@ -416,6 +470,10 @@ func (s *workerSession) check(now instant, t *task, a *arrivals) instant {
 // appendBeats appends the worker's beat, and one for each request that it has
 // held for half an interval or longer: what is younger will hardly get old.
 func (s *workerSession) appendBeats(o *batch.Out, now instant) {
+	if !s.wire.beatsRequest {
+		s.wire.appendWorkerBeat(o, s.concurrency, "", "")
+		return
+	}
 	appendWorkerCommand(o, opHeartbeat, "", "")
 	for _, t := range s.all {
 		if now-t.since >= s.heartbeat/2 {

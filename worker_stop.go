@@ -125,7 +125,7 @@ func (c *workerConn) part(l link) {
 	default:
 		c.leaving = departed
 		c.settle()
-		appendWorkerCommand(o, opDisconnect, "", "")
+		c.worker.wire.appendLeave(o)
 	}
 }
 

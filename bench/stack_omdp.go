@@ -4,22 +4,29 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"sync/atomic"
 	"time"
 
 	"github.com/zmq-omdp/omdp"
 )
 
-// omdpStack is the library as its users have it: the public API alone.
-type omdpStack struct{}
+// omdpStack is the library as its users have it: the public API alone, in one of
+// its dialects.
+type omdpStack struct{ dialect omdp.Dialect }
 
-func init() { stacks["omdp"] = omdpStack{} }
+func init() {
+	stacks["omdp"] = omdpStack{}
+	for _, d := range []omdp.Dialect{omdp.OMDPFinal, omdp.PIGATO, omdp.MDP02, omdp.MDP01} {
+		stacks[d.String()] = omdpStack{d}
+	}
+}
 
 // omdpReady bounds the wait for a connection or a registration.
 const omdpReady = 10 * time.Second
 
-func (omdpStack) broker(w work) (string, error) {
-	var c omdp.BrokerConfig
+func (s omdpStack) broker(w work) (string, error) {
+	c := omdp.BrokerConfig{Dialect: s.dialect}
 	if w.Queue {
 		c.Limits = omdp.Limits{ServiceQueue: 200_000, TotalQueue: 200_000, Outstanding: 200_000}
 	}
@@ -36,7 +43,7 @@ func (omdpStack) broker(w work) (string, error) {
 	return b.Endpoint(), nil
 }
 
-func (omdpStack) worker(w work) error {
+func (s omdpStack) worker(w work) error {
 	answer := func(_ context.Context, req *omdp.Request, res *omdp.Response) error {
 		return res.End(req.Message())
 	}
@@ -57,8 +64,12 @@ func (omdpStack) worker(w work) error {
 	ctx, cancel := context.WithTimeout(context.Background(), omdpReady)
 	defer cancel()
 	var all []*omdp.Worker
-	for _, name := range w.serviceNames() {
-		v, err := omdp.NewWorker(w.Endpoint, name, &omdp.WorkerConfig{Concurrency: w.Concurrency})
+	names := w.serviceNames()
+	if w.Each {
+		names = slices.Repeat(names, w.InFlight)
+	}
+	for _, name := range names {
+		v, err := omdp.NewWorker(w.Endpoint, name, &omdp.WorkerConfig{Concurrency: w.Concurrency, Dialect: s.dialect})
 		if err != nil {
 			return err
 		}
@@ -82,8 +93,8 @@ type omdpClient struct {
 	data []byte
 }
 
-func (omdpStack) dial(w work) (client, error) {
-	c, err := omdp.NewClient(w.Endpoint, &omdp.ClientConfig{MaxOutstanding: -1, MaxWindow: w.MaxWindow})
+func (s omdpStack) dial(w work) (client, error) {
+	c, err := omdp.NewClient(w.Endpoint, &omdp.ClientConfig{MaxOutstanding: -1, MaxWindow: w.MaxWindow, Dialect: s.dialect, MaxConnections: w.connections()})
 	if err != nil {
 		return nil, err
 	}
@@ -92,11 +103,16 @@ func (omdpStack) dial(w work) (client, error) {
 	}
 	ctx, cancel := context.WithTimeout(context.Background(), omdpReady)
 	defer cancel()
-	return &omdpClient{work: w, c: c, data: []byte(w.payload())}, c.WaitReady(ctx)
+	o := &omdpClient{work: w, c: c, data: []byte(w.payload())}
+	if s.dialect != omdp.Auto { // such a broker says nothing before it is asked
+		_, err := c.Call(ctx, w.serviceNames()[0], o.data)
+		return o, err
+	}
+	return o, c.WaitReady(ctx)
 }
 
 func (c *omdpClient) check(m omdp.Message) error {
-	if n := m.Len(); n != len(c.data) {
+	if n := len(m.Bytes()); n != len(c.data) { // in some dialects a JSON string, quotes and all
 		return fmt.Errorf("a bad final of %d bytes", n)
 	}
 	return nil
@@ -186,4 +202,12 @@ func (c *omdpClient) pipeline(l *load) error {
 	}
 	<-over
 	return l.err()
+}
+
+// connections is how many a client may open where a request needs one to itself.
+func (w work) connections() int {
+	if w.Each {
+		return w.InFlight
+	}
+	return 0
 }

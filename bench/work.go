@@ -21,6 +21,7 @@ type benchCase struct {
 	Stream   bool // the partials are what counts: MB/s, and how evenly callers are served
 	Link     bool // one stream without an end, through a relay that delays: its MB/s
 	Stuck    bool // streams and calls beside a stream that nobody reads, and without it
+	Each     bool // as many workers as requests in flight, each with one at a time
 	Stacks   []string
 }
 
@@ -28,7 +29,7 @@ type benchCase struct {
 var allStacks = []string{"omdp", "c", "zmq4", "nats", "nats-pipelined"}
 
 // namedStacks are all that can be asked for.
-var namedStacks = append(slices.Clone(allStacks), "tcp")
+var namedStacks = append(slices.Concat(allStacks, dialectStacks[1:]), "tcp")
 
 // What the sweeps and the idle case run on: what can be compared there.
 // NATS keeps no queue of requests, and zmq4's broker holds what c's does.
@@ -39,6 +40,7 @@ var (
 	streamStacks  = []string{"omdp", "c"}
 	linkStacks    = []string{"omdp", "tcp"}
 	stuckStacks   = []string{"omdp"}
+	dialectStacks = []string{"omdp", "omdp-final", "pigato", "mdp02", "mdp01"} // our peers, in that dialect
 )
 
 // workerConcurrency is the number of requests that a worker takes at a time,
@@ -81,6 +83,16 @@ func besideStuck(n int) benchCase {
 	return benchCase{Name: "beside-stuck", InFlight: n, Size: chunk, Partials: 4 << 20 / chunk, Services: 1, Stuck: true, Stacks: stuckStacks}
 }
 
+// dialectCallers is how many callers the dialects are compared with.
+const dialectCallers = 32
+
+// dialects are n callers and n workers that have one request at a time, as the
+// dialects without request ids can do no more; where they are, each request has a
+// connection to itself.
+func dialects(n int) benchCase {
+	return benchCase{Name: fmt.Sprintf("dialects-%d/16B", n), InFlight: n, Size: 16, Services: 1, Each: true, Stacks: dialectStacks}
+}
+
 func callers(n int, size int, name string) benchCase {
 	return benchCase{Name: fmt.Sprintf("callers-%d/%s", n, name), InFlight: n, Size: size, Services: 1, Stacks: allStacks}
 }
@@ -100,6 +112,7 @@ func cases(mib int) []benchCase {
 		streams(16, 4),
 		besideStuck(2),
 		delayedLink(),
+		dialects(dialectCallers),
 	}
 	for _, n := range []int{1, 32, 1024} {
 		list = append(list, benchCase{Name: "services-" + strconv.Itoa(n), Pipeline: true, InFlight: 1000, Size: 16, Services: n, Stacks: serviceStacks})
@@ -134,7 +147,7 @@ type work struct {
 	Clients               int // idle: connections of this process
 	WarmMS, MeasureMS     int
 	Profile               string // folder for a CPU profile; empty: none
-	Link, Stuck           bool
+	Link, Stuck, Each     bool
 	LateUS, Rate          int // relay: the delay in each direction, bytes a second
 	MaxWindow             int // client: as in its config; for tests
 }
@@ -145,7 +158,10 @@ func workOf(c benchCase, stack string, t timing) work {
 		Stack: stack, Pipeline: c.Pipeline, Queue: c.Queue, InFlight: c.InFlight, Size: c.Size, Partials: c.Partials,
 		Standing: c.Standing, Services: c.Services, Concurrency: workerConcurrency,
 		WarmMS: int(t.warm.Milliseconds()), MeasureMS: int(t.measure.Milliseconds()), Profile: t.profile,
-		Link: c.Link, Stuck: c.Stuck,
+		Link: c.Link, Stuck: c.Stuck, Each: c.Each,
+	}
+	if c.Each {
+		w.Concurrency = 1
 	}
 	if c.Link {
 		w.LateUS, w.Rate = int(linkLate.Microseconds()), linkRate

@@ -173,12 +173,12 @@ func (c *Conn) exchange(send bool) (writable, drained bool, err error) {
 		c.first += oc.sent
 		c.queued.Add(int64(-bytes))
 		c.sent.Add(uint64(oc.sent))
-		if !c.isUp {
-			c.isUp = true
-			c.up.Store(true)
-			if c.opts.Up != nil {
-				c.opts.Up()
-			}
+	}
+	if !c.isUp && (oc.sent > 0 || send && c.opts.Early) {
+		c.isUp = true
+		c.up.Store(true)
+		if c.opts.Up != nil {
+			c.opts.Up()
 		}
 	}
 	if !c.in.Empty() && c.opts.Deliver != nil {

@@ -32,6 +32,10 @@ type ConnOptions struct {
 	// there. Never concurrently with Deliver, and under the same rules. May be nil.
 	Up func()
 
+	// Early has Up called as soon as the connection is there, for who has nothing
+	// to send before others ask for it.
+	Early bool
+
 	// NoMonitor leaves a cut connection to be found by others' heartbeats: Run then
 	// never returns ErrLost.
 	NoMonitor bool
