@@ -106,8 +106,8 @@ func (k *simBook) turned(b *simBroker) {
 			continue
 		}
 		most := hb
-		if l.wire.quiet { // a dispatch is as good
-			most = 2 * hb
+		if l.wire.quiet { // a dispatch is as good, and the turn after it may be late
+			most = 5 * hb / 2
 		}
 		if quiet := now - max(l.book.toldAt, b.graceOf); quiet > most+slack && l.down.len() < l.room {
 			if p := b.d.peers[l.lis][l.id]; p != nil && !p.backlog.blocked() {
