@@ -29,6 +29,7 @@ type simCall struct {
 	client   int // of the world's clients; raw peers count on
 	n        int // its place among all
 	form     int // of its data
+	options  string
 	rid      string
 	service  byte
 	idem     bool

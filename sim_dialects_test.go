@@ -200,6 +200,12 @@ func (m *message) dataFrames() [][]byte {
 
 // dataArrives: what a worker is given is what the client sent.
 func (k *simBook) dataArrives(c *simCall, l *simLink, m *message) {
+	if m.service != nil && string(m.service) != k.w.service(c.service) {
+		k.w.fail("%s is told that %s is for %q", l.id, c.rid, m.service)
+	}
+	if c.options != "" && l.wire.options && string(m.options) != c.options {
+		k.w.fail("%s is sent the options of %s as %s, want %s", l.id, c.rid, m.options, c.options)
+	}
 	if m.pieces {
 		return
 	}

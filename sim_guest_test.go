@@ -96,6 +96,9 @@ func (g *simGuest) call(service byte, timeout time.Duration, script uint16) {
 	m := message{}
 	m.setBody(simValue(fmt.Sprintf("c%04x", i), c.form, inFrames))
 	w.options = fmt.Appendf(w.options[:0], `{"timeout":%d,"retry":0}`, max(timeout.Milliseconds(), -1))
+	if !wire.opaque {
+		w.book.calls[i].options = string(w.options)
+	}
 	wire.appendAsk(&g.out, w.service(service), c.rid, m.data, w.options, m.form)
 	w.sends(g.link, &g.out)
 }

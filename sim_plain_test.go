@@ -106,6 +106,7 @@ func (p *simPlain) call(service byte, timeout time.Duration, script uint16) {
 	}
 	p.open = append(p.open, int32(i))
 	w.options, _ = appendOptions(w.options[:0], options{timeout: timeout, key: w.key(i)}, nil)
+	w.book.calls[i].options = string(w.options)
 	p.out.Pack = false
 	appendClientRequest(&p.out, w.service(service), w.book.calls[i].rid, w.data(i), w.options, "")
 	w.sends(p.link, &p.out)
