@@ -39,10 +39,11 @@ type dialectPeer struct {
 	adv   bool
 	full  bool
 	gone  bool
-	asked int // … accepted
-	ended int
-	lost  bool // it may miss ends: it was gone, or forgotten
-	stale bool // a worker that may be spoken to in another dialect
+	sent  int            // requests
+	asked int            // … that were accepted
+	ended int            // finals
+	ends  map[string]int // … by id
+	lost  bool           // it may miss some, or gets what it did not ask for as a peer of its dialect
 }
 
 // dialectHeld is a request at a worker.
@@ -207,6 +208,7 @@ func (w *dialectWorld) ask(p *dialectPeer) {
 	options := []byte([...]string{"{}", `{"timeout":900}`, `{"timeout":-1}`, `{"timeout":4000,"failFast":true}`, `{"key":"k"}`}[w.next(5)])
 	var o batch.Out
 	p.x.appendAsk(&o, name, fmt.Sprintf("r%d", w.n), data, options, f)
+	p.sent++
 	want, assigned := w.serves(name), w.d.stats.Accepted
 	w.send(p, &o)
 	if w.d.stats.Accepted == assigned {
@@ -257,7 +259,6 @@ func (w *dialectWorld) ready(p *dialectPeer) {
 		p.x.appendWorkerBeat(&o, 1+w.next(3), "", "")
 	}
 	w.send(p, &o)
-	p.stale = p.l == 0 && (p.x == wires[PIGATO] || p.x == wires[OMDPFinal])
 }
 
 // result lets a worker say something of a request that it was given, in its own
@@ -326,6 +327,7 @@ func (w *dialectWorld) beat() {
 // odd is what no honest peer says.
 func (w *dialectWorld) odd() {
 	p := w.peers[w.next(len(w.peers))]
+	p.lost = true
 	switch w.next(6) {
 	case 0:
 		var o batch.Out
@@ -417,7 +419,7 @@ func (w *dialectWorld) hears(p *dialectPeer, f [][]byte) {
 		w.held = append(w.held, dialectHeld{p, string(m.token), string(m.rid), n})
 	case atClient && (m.op == opReply || m.op == opPartial):
 		if m.op == opReply {
-			p.ended++
+			w.ends(p, &m)
 		}
 		m.saysOf()
 		if m.said != saidValue {
@@ -426,6 +428,22 @@ func (w *dialectWorld) hears(p *dialectPeer, f [][]byte) {
 		if n := numberIn(m.body[0], 'v'); n >= 0 && m.rid != nil && strings.HasPrefix(string(m.rid), "r") && p.x.numbered && string(m.rid) != fmt.Sprint("r", n) && string(m.rid) != "r1" {
 			w.fatalf("I1: %s is sent the value of %d as that of %s", p.id, n, m.rid)
 		}
+	}
+}
+
+// ends counts a final: one for each request.
+func (w *dialectWorld) ends(p *dialectPeer, m *message) {
+	p.ended++
+	if rid := string(m.rid); p.x.numbered && rid != "r1" { // which odd peers use again
+		if p.ends == nil {
+			p.ends = map[string]int{}
+		}
+		if p.ends[rid]++; p.ends[rid] > 1 {
+			w.fatalf("I2: %s was sent a second final for %s", p.id, rid)
+		}
+	}
+	if !p.x.numbered && p.ended > p.sent && !p.lost {
+		w.fatalf("I2: %s was sent %d finals, it made %d requests", p.id, p.ended, p.sent)
 	}
 }
 
@@ -445,6 +463,14 @@ func numberIn(b []byte, c byte) int {
 	return int(n)
 }
 
+// lookupAny counts what a client has under way still: without a deadline.
+func (d *dispatcher) lookupAny(p *dialectPeer) int {
+	if q := d.peers[p.l][p.id]; q != nil {
+		return q.outstanding
+	}
+	return 0
+}
+
 // heal lets everything end: I3, R5.
 func (w *dialectWorld) heal() {
 	for _, p := range w.peers {
@@ -453,6 +479,9 @@ func (w *dialectWorld) heal() {
 	w.wait(20 * time.Millisecond)
 	w.wait(2*w.d.lim.ignoreFor + 4*foreignLiveness)
 	for _, p := range w.peers {
+		if s := &w.d.stats; p.ended < p.asked && !p.lost && s.ClientGone+s.Dropped+s.Unreachable == 0 && w.d.lookupAny(p) == 0 {
+			w.fatalf("I3: %s was sent %d finals, %d of its requests were accepted", p.id, p.ended, p.asked)
+		}
 		p.gone = true
 	}
 	w.wait(w.d.lim.ignoreFor + foreignLiveness)
