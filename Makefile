@@ -56,9 +56,10 @@ valgrind: setup ## the C function under valgrind, driven by a program in C
 sim: setup ## random histories of whole systems for SIMTIME=60s, or SIMCOUNT of them; SEED=… plays one again
 	@SEED='$(SEED)' SIMCOUNT='$(SIMCOUNT)' SIMTIME='$(SIMTIME)' sh tools/sim.sh
 
-interop: setup ## peers in JavaScript against one another and, of the specification's dialect, against this library (needs Node 20)
+interop: setup ## peers of other makes alone, with each of ours through our broker, and ours through theirs (installs Node where it is missing; two minutes)
 	@sh interop/install.sh
 	cd interop && npm test
+	cd interop && OMDP_INTEROP=1 go test -race -count=1 -timeout 5m
 
 conformance: setup ## the conformance kit against this library; writes docs/conformance.md
 	go run ./conformance/cmd -ours -patience 10s -doc docs/conformance.md

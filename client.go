@@ -119,7 +119,7 @@ type ClientConfig struct {
 
 // A Client sends requests to a broker, or to the best of several. All its
 // methods are safe for concurrent use; one Client, and so one connection to
-// each broker, is enough for a process.
+// each broker (in MDP, a few), is enough for a process.
 //
 // Requests that are made while there is no connection wait for one until their
 // timeout. When a connection is lost, the requests that were sent on it end

@@ -221,10 +221,16 @@ func (c *clientConn) onReply(m *message, now instant) {
 		flush = c.sendWaiting(now)
 	}
 	c.mu.Unlock()
-	if !parsed {
-		end = m.reply(p.service, p.join)
+	switch {
+	case parsed:
+	case m.said == saidNative:
+		end = parseJoined(p.service, p.join, m.body)
+	default:
+		end = replyOf(p.service, m)
 	}
-	c.sent(flush)
+	if flush != nil {
+		c.sent(flush)
+	}
 	c.finish(p.owner, p.conclude(end), false)
 }
 
@@ -263,7 +269,12 @@ func (c *clientConn) onPartial(m *message, now instant) {
 	bound := c.bound(r, size)
 	c.mu.Unlock()
 	c.counts.partials.Add(1)
-	part := m.reply(r.service, join)
+	var part reply
+	if m.said == saidNative {
+		part = parseJoined(r.service, join, m.body)
+	} else {
+		part = replyOf(r.service, m)
+	}
 	if part.err != nil {
 		if said, ok := part.err.(*Error); ok { // a partial is not how a handler ends: nobody can tell whether it has
 			part = protocolError(r.service, "a partial that is an error: "+said.Error())

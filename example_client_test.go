@@ -269,3 +269,41 @@ func ExampleClientConfig_endpoints() {
 	// hello <nil>
 	// hello again <nil>
 }
+
+// A worker and a client of a broker of another make: here the Majordomo Protocol
+// 0.2, spoken by a broker of this library. Lookup asks it who is there.
+func ExampleClient_Lookup() {
+	const at = "inproc://example-lookup"
+	b, err := omdp.NewBroker(at, nil) // Auto: the Majordomo Protocol names itself
+	if err != nil {
+		log.Fatal(err)
+	}
+	w, err := omdp.NewWorker(at, "echo", &omdp.WorkerConfig{Dialect: omdp.MDP02})
+	if err != nil {
+		log.Fatal(err)
+	}
+	c, err := omdp.NewClient(at, &omdp.ClientConfig{Dialect: omdp.MDP02, MaxConnections: 4})
+	if err != nil {
+		log.Fatal(err)
+	}
+	w.OnRequest(func(ctx context.Context, req *omdp.Request, res *omdp.Response) error {
+		return res.End(req.Bytes())
+	})
+	if err := errors.Join(b.Start(), w.Start(), c.Start()); err != nil {
+		log.Fatal(err)
+	}
+	ctx := context.Background()
+	fmt.Println(c.Call(ctx, "echo", []byte("hello"))) // waits for the worker
+	fmt.Println(c.Lookup(ctx, "echo"))
+	fmt.Println(c.Lookup(ctx, "nobody"))
+	_, err = c.Call(ctx, "echo", "hello", omdp.FailFast())
+	fmt.Println(err)
+	if err := errors.Join(c.Close(), w.Close(), b.Close()); err != nil {
+		log.Fatal(err)
+	}
+	// Output:
+	// hello <nil>
+	// true <nil>
+	// false <nil>
+	// omdp: call echo: not supported by the other side: FailFast in the dialect mdp02 (not sent)
+}

@@ -40,6 +40,7 @@ var limitTests = map[string]func(t *testing.T){
 	"the same, grown where it is what holds up a stream":         limitMaxWindow,
 	"a handler that goes on after its `ctx` ended":               limitStuck,
 	"the same from a worker that is not this library":            limitBuffer,
+	"connections of a client to a broker of MDP":                 limitConnections,
 	"requests that wait for a connection, or behind a slow one":  limitSendQueue,
 	"malformed messages of a peer":                               limitMalformed,
 	"handshake; connections to accept":                           limitHandshake,

@@ -103,7 +103,12 @@ type dialectCase struct {
 
 // dialectCases makes everything wrong with the messages of a dialect, a thing at
 // a time. What is still well-formed, and so is another message, is not among them.
-func dialectCases(x Dialect) (all []dialectCase) {
+func dialectCases(x Dialect) []dialectCase {
+	return wrongCases(x, dialectMessages, wires[x].parseAtBroker)
+}
+
+// wrongCases does so for the messages that parse reads.
+func wrongCases(x Dialect, messages map[Dialect][]dialectMessage, parse func([][]byte, *message) bool) (all []dialectCase) {
 	seen := map[string]bool{}
 	add := func(m dialectMessage, what string, frames []string) {
 		var parsed message
@@ -111,12 +116,12 @@ func dialectCases(x Dialect) (all []dialectCase) {
 		for _, s := range frames {
 			f = append(f, []byte(strings.NewReplacer("T", "token-of-22-characters").Replace(s)))
 		}
-		if key := strings.Join(frames, "|"); !seen[key] && !wires[x].parseAtBroker(f, &parsed) {
+		if key := strings.Join(frames, "|"); !seen[key] && !parse(f, &parsed) {
 			seen[key] = true
 			all = append(all, dialectCase{m.name + ": " + what, m.worker, frames})
 		}
 	}
-	for _, m := range dialectMessages[x] {
+	for _, m := range messages[x] {
 		good := m.frames()
 		for i, field := range m.fields {
 			for name, value := range wrongFields[field.kind] {
@@ -137,7 +142,7 @@ func dialectCases(x Dialect) (all []dialectCase) {
 		add(m, "an empty frame first", append([]string{""}, good...))
 		add(m, "two empty frames first", append([]string{"", ""}, good...))
 		for _, other := range []Dialect{MDP02, MDP01, PIGATO} {
-			for _, o := range dialectMessages[other] {
+			for _, o := range messages[other] {
 				if other != x && o.worker == m.worker && o.name == m.name {
 					add(m, "as of "+other.String(), o.frames())
 				}

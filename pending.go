@@ -74,6 +74,7 @@ type pendingTable struct {
 	best  *tableLink  // takes new requests; nil: they wait
 	group int         // of the endpoint that is asked, where each has several; -1: none
 
+	foreign     bool // another dialect than OMDP is spoken
 	entries     map[uint64]*pending
 	first, last *pending // in the order of their making
 	fresh       uint64   // the counter of ids that were made anew
@@ -132,7 +133,7 @@ func newPendingTable(c tableConfig) *pendingTable {
 	}
 	c.each = max(c.each, 1)
 	t := &pendingTable{
-		tableConfig: c, links: make([]tableLink, c.links), group: -1, entries: map[uint64]*pending{},
+		tableConfig: c, foreign: !c.wire.extends, links: make([]tableLink, c.links), group: -1, entries: map[uint64]*pending{},
 		fresh: 1 << 62, timing: timing{alarm: never}, budget: newRetryBudget(c.budget),
 	}
 	for i := range t.links {
@@ -174,12 +175,8 @@ func (t *pendingTable) put(p *pending, l *tableLink, now instant, seq uint64, ou
 	t.onLinks++
 	t.unsent -= len(p.data)
 	t.timing.reschedule(p)
-	if !t.wire.numbered {
-		l.sole = p
-		t.choose()
-	}
-	if !t.wire.extends {
-		t.ask(p, now, out)
+	if t.foreign {
+		t.ask(p, l, now, out)
 		return
 	}
 	o := p.options

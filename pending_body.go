@@ -183,14 +183,6 @@ func (m *message) counted() int {
 	return m.size()
 }
 
-// reply is what a PARTIAL or REPLY says, with the pieces that came before it.
-func (m *message) reply(service string, join [][]byte) reply {
-	if m.said == saidNative {
-		return parseJoined(service, join, m.body)
-	}
-	return replyOf(service, m)
-}
-
 // parseJoined is parseReply of a payload with the pieces that came before it,
 // which count only if it says so: else whoever sent them thought better of it.
 func parseJoined(service string, join [][]byte, body [][]byte) reply {

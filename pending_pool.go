@@ -86,7 +86,7 @@ func (t *pendingTable) asked() *tableLink {
 
 // of gives the request that a message on l is about, nil for one that is not there.
 func (t *pendingTable) of(l *tableLink, m *message) *pending {
-	if t.wire.numbered {
+	if !t.foreign || t.wire.numbered {
 		if p := t.find(m.rid); p != nil && p.link == l {
 			return p
 		}
@@ -114,8 +114,12 @@ func (t *pendingTable) greet(l *tableLink, out *batch.Out) {
 	}
 }
 
-// ask writes the REQUEST of p.
-func (t *pendingTable) ask(p *pending, now instant, out *batch.Out) {
+// ask writes the REQUEST of p, which is on l.
+func (t *pendingTable) ask(p *pending, l *tableLink, now instant, out *batch.Out) {
+	if !t.wire.numbered {
+		l.sole = p
+		t.choose()
+	}
 	data, f := p.data, formJSON
 	switch {
 	case p.raw && t.wire.opaque:

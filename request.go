@@ -110,8 +110,7 @@ func newTask(c *workerConn, l link, m *message, x *extra) *task {
 	if m.service != nil {
 		t.req.service = string(m.service)
 	}
-	t.res.wire = c.sess.wire
-	t.res.raw = t.res.wire.opaque
+	t.res.raw = c.worker.wire.opaque
 	if len(m.options) > 2 { // {} is none
 		t.req.options = bytes.Clone(m.options)
 	}

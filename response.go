@@ -34,7 +34,6 @@ type Response struct {
 	conn   *workerConn
 	link   link // of the session in which the request came: no other ever carries the reply
 	task   *task
-	wire   *wire // of the broker
 	raw    bool  // the client reads raw bytes
 	packs  bool  // the broker reads envelopes
 	many   bool  // … and several of them in one frame
@@ -53,7 +52,7 @@ type Response struct {
 	grows  bool          // the client wants to know when a writer waits for credit
 	asked  bool          // … and was told since it last gave some
 	room   chan struct{} // capacity 1: a writer waits for room; nil until one did
-	kept   kept          // partials that wait for the final
+	kept   *kept         // partials that wait for the final
 	tail   [utf8.UTFMax]byte
 	ntail  int // bytes of tail: the start of a character whose rest the next Write brings
 	ctx    context.Context
@@ -77,7 +76,7 @@ func (r *Response) Write(p []byte) (int, error) {
 		var k int
 		var err error
 		switch {
-		case !r.wire.partials:
+		case !r.worker.wire.partials:
 			k, err = len(p), r.keep(p, true)
 		case r.raw:
 			k = min(len(p)-n, r.chunk())
@@ -133,7 +132,7 @@ func (r *Response) Send(v any) error {
 	}
 	r.writing.Lock()
 	defer r.writing.Unlock()
-	if !r.wire.partials {
+	if !r.worker.wire.partials {
 		return r.keep(value, false)
 	}
 	return r.partial(value, raw, nil)
@@ -209,10 +208,10 @@ func (r *Response) Heartbeat() error {
 	err := r.stopped()
 	if err == nil {
 		n := 0
-		if r.wire.several {
+		if r.worker.wire.several {
 			n = r.worker.concurrency()
 		}
-		r.wire.appendWorkerBeat(o, n, r.task.token(), r.task.rid())
+		r.worker.wire.appendWorkerBeat(o, n, r.task.token(), r.task.rid())
 	}
 	r.link.Flush()
 	return err

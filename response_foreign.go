@@ -30,7 +30,7 @@ func (r *Response) appendForeign(o *batch.Out, c op, code string, value []byte, 
 		r.mu.Unlock()
 	}
 	r.conn.said.Store(true)
-	r.wire.appendResult(o, m)
+	r.worker.wire.appendResult(o, m)
 }
 
 // maxKept is how many frames of partials may go in front of a final: with those
@@ -48,7 +48,10 @@ type kept struct {
 func (r *Response) keep(value []byte, written bool) error {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	k, most := &r.kept, r.worker.settings.maxBody
+	if r.kept == nil {
+		r.kept = new(kept)
+	}
+	k, most := r.kept, r.worker.settings.maxBody
 	joins := written && k.open
 	switch {
 	case r.ended:
@@ -74,7 +77,7 @@ func (r *Response) keep(value []byte, written bool) error {
 
 // lead puts what was kept in front of a final's value.
 func (k *kept) lead(m *message) {
-	if len(k.frames) == 0 {
+	if k == nil || len(k.frames) == 0 {
 		return
 	}
 	if m.form == formRaw || string(m.body[0]) != "null" {

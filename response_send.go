@@ -238,14 +238,14 @@ func (r *Response) finalMarked(value []byte, mark, code string) error {
 		r.appendReply(o, opReply, code, value, mark)
 	}
 	if depart {
-		r.wire.appendLeave(o)
+		r.worker.wire.appendLeave(o)
 	}
 	r.link.Flush()
 	return cause
 }
 
 func (r *Response) appendReply(o *batch.Out, c op, code string, value []byte, mark string) {
-	if !r.wire.extends {
+	if !r.worker.wire.extends {
 		r.appendForeign(o, c, code, value, mark)
 		return
 	}

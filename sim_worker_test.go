@@ -85,7 +85,7 @@ func (k *simWorker) start() {
 		c.sess.room = &k.room
 		c.backoff = backoff{min: k.w.conf.hb / 10, max: k.w.conf.hb}
 		c.link, c.redial, c.tickAt = nil, k.now(), never
-		c.dummy.worker, c.dummy.sess.wire = k.w.dummy, c.sess.wire
+		c.dummy.worker = k.w.dummy
 		c.leaving, c.settled = false, false
 	}
 }

@@ -197,7 +197,7 @@ type simWorld struct {
 }
 
 func newSimWorld() *simWorld {
-	w := &simWorld{dummy: &Worker{}}
+	w := &simWorld{dummy: &Worker{wire: wires[OMDP]}}
 	for i := range w.brokers {
 		b := &w.brokers[i]
 		b.w, b.num, b.name, b.host = w, i, fmt.Sprint("b", i), b

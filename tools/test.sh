@@ -11,6 +11,7 @@ tools/lint.sh
 
 step "setup on made-up machines"
 sh tools/setup_test.sh
+sh interop/install_test.sh
 
 step "examples, built and run as processes"
 sh tools/examples.sh

@@ -7,6 +7,7 @@ import (
 	"sync"
 	"sync/atomic"
 	"testing"
+	"time"
 
 	"github.com/zmq-omdp/omdp/internal/batch"
 )
@@ -122,5 +123,45 @@ func TestInprocDialBindRace(t *testing.T) {
 			closeAll(t, next.close)
 		}
 		t.Logf("%d answered, %d lost", answered, lost)
+	})
+}
+
+// With Early, Up comes with the connection, once, before anything was sent; and not
+// before there is one.
+func TestUpEarly(t *testing.T) {
+	both(t, func(t *testing.T, o Options) {
+		for name, endpoint := range endpoints(t) {
+			if name == "tcp" { // a port that can be dialled before it is bound
+				r := newTestRouter(t, o)
+				endpoint = bindTest(t, r, endpoint)
+				closeAll(t, r.Close)
+			}
+			var ups atomic.Int32
+			c, err := Dial(ConnOptions{Options: o, Endpoint: endpoint, Early: true, Up: func() { ups.Add(1) }})
+			if err != nil {
+				t.Fatal(err)
+			}
+			ticks := make(chan struct{}, 1000)
+			run := make(chan error, 1)
+			go func() { run <- c.Run(func(time.Time) (next time.Time) { ticks <- struct{}{}; return }) }()
+			for range 5 {
+				c.Wake()
+				receive(t, ticks)
+			}
+			if n := ups.Load(); n != 0 {
+				t.Errorf("%s: %d ups before anybody listens", name, n)
+			}
+			r := newTestRouter(t, o)
+			bindTest(t, r, endpoint)
+			until(t, "Up is called", func() bool { return ups.Load() == 1 })
+			put(c.Begin(), "a")
+			c.Flush()
+			if m := receiveOne(t, r, new(batch.In)); string(m[1]) != "a" || ups.Load() != 1 {
+				t.Errorf("%s: got %q, and %d ups", name, m, ups.Load())
+			}
+			c.Stop()
+			receive(t, run)
+			closeAll(t, c.Close, r.Close)
+		}
 	})
 }

@@ -12,7 +12,7 @@ const os = require('node:os');
 const path = require('node:path');
 const relay = require('./lib/relay.js');
 const { start, run } = require('./lib/play.js');
-const { on, asked, until, teapot, partials } = require('./lib/ask.js');
+const { on, asked, until, partials } = require('./lib/ask.js');
 
 // What a dialect answers differently from what it was asked for.
 const differs = {
@@ -21,8 +21,8 @@ const differs = {
     fail: 'error {"status":418,"msg":"TEAPOT"}',
   },
   'omdp-final': { null: 'error "C_TIMEOUT"' }, // a reply of null is never sent
-  mdp02: { fail: `final ${teapot}` }, // no errors
-  mdp01: { fail: `final ${teapot}`, partials: ['final "partials"'] }, // no partials either
+  mdp02: { fail: 'error {"status":418,"msg":"TEAPOT"}' }, // an error is a form of a final
+  mdp01: { fail: 'error {"status":418,"msg":"TEAPOT"}', partials: ['final "partials"'] }, // no partials either
 };
 const goodbye = {
   'omdp-spec': ['W', '5'],
@@ -114,6 +114,29 @@ for (const [dialect, want] of Object.entries(frames)) {
     assert.equal(await client.exit, 0);
     assert.deepEqual(client.lines, ['error "TIMEOUT"']);
     assert.equal(r.sent.client.length, 3);
+  });
+}
+
+for (const dialect of Object.keys(differs)) {
+  test(`${dialect} through the broker of its make`, async (t) => {
+    const broker = start(t, `${dialect}-broker`, ['--endpoint', 'tcp://127.0.0.1:*', '--heartbeat', '500']);
+    const [, endpoint] = (await broker.line(/^ready /)).split(' ');
+    const client = start(t, `${dialect}-client`, on(endpoint, '--data', '"early"'));
+    const worker = start(t, `${dialect}-worker`, on(endpoint, '--heartbeat', '500'));
+    assert.equal(await client.exit, 0);
+    assert.deepEqual(client.lines, ['final "early"']);
+    await asked(t, `${dialect}-client`, endpoint, differs[dialect]);
+    assert.equal(await worker.stop(), 0);
+    if (dialect.startsWith('mdp')) {
+      const mmi = (service, data) => run(t, `${dialect}-client`, ['--endpoint', endpoint, '--service', service, '--data', data]);
+      assert.deepEqual(await mmi('mmi.service', 'echo'), ['final 404']);
+      await start(t, `${dialect}-worker`, on(endpoint)).line(/^ready$/);
+      assert.deepEqual(await run(t, `${dialect}-client`, on(endpoint, '--data', '1')), ['final 1']);
+      assert.deepEqual(await mmi('mmi.service', 'echo'), ['final 200']);
+      assert.deepEqual(await mmi('mmi.other', 'echo'), ['final 501']);
+    }
+    assert.equal(await broker.stop(), 0);
+    assert.deepEqual([...broker.noted, ...worker.noted], []);
   });
 }
 

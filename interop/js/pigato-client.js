@@ -7,7 +7,7 @@ const { Client } = require('pigato');
 const cli = require('./lib/cli.js');
 
 const a = cli.clientArgs({ options: { type: 'string', default: '{}' } });
-const data = cli.json(a);
+const first = a.data && cli.json(a.data); // a mistake in the arguments ends it at once
 const conf = {};
 if (a.heartbeat) {
   conf.heartbeat = a.heartbeat;
@@ -16,14 +16,14 @@ const client = new Client(a.endpoint, conf);
 client.on('error', cli.note);
 client.start();
 
-cli.ask(a.count, (on) => {
+cli.ask(a, ({ data, timeout }, on) => {
   const options = JSON.parse(a.options);
-  if (a.timeout !== undefined) {
-    options.timeout = a.timeout;
+  if (timeout !== undefined) {
+    options.timeout = timeout;
   }
   client.request(
     a.service,
-    data,
+    a.data ? first : cli.json(data),
     (err, value) => on.partial(value),
     (err, value) => (err ? on.error(err) : on.final(value)),
     options,

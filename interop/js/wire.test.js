@@ -6,8 +6,9 @@
 // a clock that only the test moves. Ids of requests and clients are the
 // recorded ones, so nothing is left out of the comparison.
 
-const { test, mock } = require('node:test');
+const { test } = require('node:test');
 const assert = require('node:assert/strict');
+const clock = require('./lib/clock.js');
 const { handlers, scenarios, dataOf } = require('./lib/recorded.js');
 
 const revisions = ['spec', 'final'];
@@ -64,7 +65,7 @@ const is = (frames, ...start) => start.every((frame, i) => frames[i] === frame);
 // play runs one peer through a scenario and returns what it sent. script is
 // called for each recorded message from the peer: it does what a user did.
 function play(messages, side, make, script) {
-  mock.timers.enable({ apis: ['setInterval', 'setTimeout', 'Date'], now: 0 });
+  const time = clock.start();
   try {
     const sent = [];
     let deliver;
@@ -72,13 +73,8 @@ function play(messages, side, make, script) {
       deliver = onMessage;
       return { send: (frames) => sent.push(frames), close() { deliver = undefined; } };
     });
-    let now = 0;
-    const until = (ms) => {
-      mock.timers.tick(Math.max(0, ms - now));
-      now = Math.max(now, ms);
-    };
     for (const { ms, from, to, frames } of messages) {
-      until(ms);
+      time.until(ms);
       if (from === side) {
         script(peer, frames);
       } else if (to === side && deliver) {
@@ -88,7 +84,7 @@ function play(messages, side, make, script) {
     peer.stop(false);
     return sent;
   } finally {
-    mock.timers.reset();
+    time.stop();
   }
 }
 

@@ -214,6 +214,10 @@ class Socket extends EventEmitter {
         }
         return;
       }
+      // A message of the old package came from the event loop, after all that
+      // was to be done by the next tick: PIGATO's client counts on it, and loses
+      // partials that come sooner together with their final.
+      await new Promise(setImmediate);
       if (this._zmq.state === STATE_CLOSED) {
         return;
       }

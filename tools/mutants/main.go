@@ -42,7 +42,7 @@ var checks = []check{
 	{"simulator", "TestSim|TestSimDeterministic", []string{"-sim.count=6000", "-sim.base=1"}},
 	{"worker's properties", "TestWorkerSessionProperty|TestPlaces|TestCreditProperty|TestCreditNeverDeadlocks|TestBodyCreditProperty|TestBodyRoomProperty",
 		[]string{"-rapid.checks=20000", "-rapid.steps=60", "-rapid.nofailfile", "-rapid.shrinktime=1ms"}},
-	{"client's properties", "TestPendingProperties|TestPendingWidenProperty|TestPendingJoinIsOfOneAttempt|TestAgainProperty|TestCreditReachesWorkersProperty|TestFinishedAgainstModel",
+	{"client's properties", "TestPendingProperties|TestPoolProperties|TestPendingWidenProperty|TestPendingJoinIsOfOneAttempt|TestAgainProperty|TestCreditReachesWorkersProperty|TestFinishedAgainstModel",
 		[]string{"-rapid.checks=60000", "-rapid.steps=60", "-rapid.nofailfile", "-rapid.shrinktime=1ms"}},
 	{"core's properties", "TestDialectHistories|TestUnclearFirstRequestIsLong|TestUnclearLeaves|TestUnclearTooLate|TestRehome|TestLateTurnsProperty|TestCoreHistories|TestCoreDeterministic|TestBodyCoreProperty|TestBodyNotAdopted",
 		[]string{"-rapid.checks=1500", "-rapid.nofailfile", "-rapid.shrinktime=1ms"}},

@@ -35,4 +35,4 @@ async function until(done) {
   throw new Error('not in 10 s');
 }
 
-module.exports = { on, asked, until, teapot, partials };
+module.exports = { on, asked, until, partials };

@@ -4,6 +4,7 @@
 // they print, and their ends.
 
 const { parseArgs } = require('node:util');
+const readline = require('node:readline');
 
 const name = require('node:path').basename(process.argv[1], '.js');
 
@@ -17,6 +18,7 @@ const ofWorker = {
 };
 const ofClient = {
   data: { type: 'string', multiple: true },
+  stdin: { type: 'boolean' }, // what to ask comes in lines
   count: { type: 'string' },
   timeout: { type: 'string' }, // ms, of each request
   limit: { type: 'string', default: '120000' }, // ms, of the whole run
@@ -70,7 +72,11 @@ function workerArgs(more) {
 }
 
 function clientArgs(more) {
-  const a = args({ ...common, ...ofClient, ...more }, ['endpoint', 'service', 'data']);
+  const a = args({ ...common, ...ofClient, ...more }, ['endpoint', 'service']);
+  if (!a.stdin === !a.data) {
+    usage('one of --data and --stdin is needed');
+  }
+  orphaned(() => process.exit(3)).unref();
   setTimeout(() => {
     console.error(`${name}: no end after ${a.limit} ms`);
     process.exit(3);
@@ -78,29 +84,35 @@ function clientArgs(more) {
   return a;
 }
 
-// json is --data of the peers that send one JSON value.
-function json(a) {
-  if (a.data.length > 1) {
-    usage('--data is given twice');
+// json is the data of the peers that send one JSON value.
+function json(data) {
+  if (data.length !== 1) {
+    usage('the data is more than one value');
   }
   try {
-    return JSON.parse(a.data[0]);
+    return JSON.parse(data[0]);
   } catch {
-    return usage(`--data ${a.data[0]} is not JSON`);
+    return usage(`data ${data[0]} is not JSON`);
   }
+}
+
+// orphaned calls back when the process that started this one is gone: one that
+// says its id is also missed if it went before this could look.
+function orphaned(then) {
+  const parent = Number(process.env.OMDP_STARTER) || process.ppid;
+  return setInterval(() => {
+    if (process.ppid !== parent) {
+      then();
+    }
+  }, 500);
 }
 
 // serve keeps a worker or a broker alive until SIGTERM or SIGINT, or until the
 // process that started it is gone; then stop is called, and may say when it is
 // done.
 function serve(stop) {
-  const parent = process.ppid;
   let ending = false;
-  const alive = setInterval(() => {
-    if (process.ppid !== parent) {
-      end();
-    }
-  }, 500);
+  const alive = orphaned(end);
   async function end() {
     if (ending) {
       return;
@@ -118,6 +130,10 @@ function serve(stop) {
 // partial(value) if the dialect has partials, final(value), and error(err) if
 // the dialect has errors; err is {code, text}, as a Node user writes it.
 async function behave(data, slow, reply) {
+  if (data === 'hold') {
+    console.log('holding');
+    return;
+  }
   const wait = () => new Promise((done) => {
     if (slow > 0) {
       setTimeout(done, slow);
@@ -141,23 +157,40 @@ async function behave(data, slow, reply) {
   reply.final(data);
 }
 
-// ask makes a client's requests in a row. request(on) sends one and later calls
-// on.partial(value) for each partial, and on.final(value) or on.error(value)
-// once. show turns a value into what is printed.
-async function ask(count, request, show = (value) => JSON.stringify(value ?? null)) {
-  const print = (word, value) => console.log(`${word} ${show(value)}`);
-  let finals = 0;
-  for (let i = 0; i < (count ?? 1); i++) {
-    await new Promise((done) => {
-      request({
-        partial(value) { print('partial', value); },
-        final(value) { print('final', value); finals++; done(); },
-        error(value) { print('error', value); done(); },
-      });
-    });
+// questions are what a client is to ask, {data, count, timeout}: one from its
+// arguments, or each line of the input as JSON.
+async function* questions(a) {
+  if (!a.stdin) {
+    yield a;
+    return;
   }
-  if (count !== undefined) {
-    console.log(`done ${finals}`);
+  for await (const line of readline.createInterface({ input: process.stdin })) {
+    yield JSON.parse(line);
+  }
+}
+
+// ask makes a client's requests in a row. request(question, on) sends one and
+// later calls on.partial(value) for each partial, and on.final(value) or
+// on.error(value) once. show turns a value into what is printed.
+async function ask(a, request, show = (value) => JSON.stringify(value ?? null)) {
+  const print = (word, value) => console.log(`${word} ${show(value)}`);
+  for await (const q of questions(a)) {
+    let finals = 0;
+    for (let i = 0; i < (q.count ?? 1); i++) {
+      await new Promise((done) => {
+        request(q, {
+          partial(value) { print('partial', value); },
+          final(value) { print('final', value); finals++; done(); },
+          error(value) { print('error', value); done(); },
+        });
+      });
+    }
+    if (q.count !== undefined) {
+      console.log(`done ${finals}`);
+    }
+    if (a.stdin) {
+      console.log('end');
+    }
   }
 }
 

@@ -21,11 +21,11 @@ function mdpWorker(version) {
       const data = body.length === 1 ? decode(body[0]) : undefined;
       const final = (value) => res.end(value === data ? body : [JSON.stringify(value)]);
       cli.behave(data, a.slow, {
-        // MDP/0.1 has no partials, and neither version has errors: what a worker
-        // of another dialect says in an error is in the body of a final here.
+        // MDP/0.1 has no partials, and neither version has errors: a final of one
+        // frame of a form that omdp understands is one.
         partial: version === 1 ? undefined : (value) => res.write([JSON.stringify(value)]),
         final,
-        error: final,
+        error: (err) => res.end([JSON.stringify({ status: err.code, msg: err.text })]),
       });
     },
   });
@@ -47,8 +47,9 @@ function mdpClient(version) {
     onError: cli.note,
   });
   client.start();
-  cli.ask(a.count, (on) => {
-    client.request(a.service, a.data, on, { timeout: a.timeout, retries: a.retries });
+  cli.ask(a, ({ data, timeout }, on) => {
+    const final = (body) => (isError(body) ? on.error(body) : on.final(body));
+    client.request(a.service, data, { ...on, final }, { timeout, retries: a.retries });
   }, show).then(() => client.stop());
 }
 
@@ -58,6 +59,18 @@ function decode(frame) {
   } catch {
     return undefined;
   }
+}
+
+// isError tells whether a final's body is an error as omdp's broker puts it:
+// {"status":CODE,"msg":VALUE} of a worker, {"status":WORD} of its own, in which
+// it may say whether the request was executed.
+function isError(body) {
+  const value = body.length === 1 && decode(body[0]);
+  if (typeof value?.status !== 'string' && typeof value?.status !== 'number') {
+    return false;
+  }
+  const keys = Object.keys(value).join();
+  return keys === 'status,msg' || keys === 'status' || keys === 'status,executed';
 }
 
 // show prints each frame of a body as it is if it is JSON, else as a JSON string.

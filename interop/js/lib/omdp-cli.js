@@ -37,15 +37,15 @@ const beatTime = 1000;
 
 function omdpClient(Client) {
   const a = cli.clientArgs();
-  const data = cli.json(a);
+  const first = a.data && cli.json(a.data); // a mistake in the arguments ends it at once
   const client = new Client(optional({
     heartbeat: a.heartbeat,
     open: (identity, onMessage) => dealer.open(a.endpoint, identity, onMessage),
     onError: cli.note,
   }));
   client.start();
-  cli.ask(a.count, (on) => {
-    client.request(a.service, data, on, a.timeout === undefined ? undefined : { timeout: a.timeout });
+  cli.ask(a, ({ data, timeout }, on) => {
+    client.request(a.service, a.data ? first : cli.json(data), on, timeout === undefined ? undefined : { timeout });
   }).then(() => client.stop());
 }
 

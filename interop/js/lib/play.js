@@ -19,7 +19,10 @@ function within(promise, what) {
 
 // start runs a peer, or a program in command, until the test t ends.
 function start(t, peer, args, command = [process.execPath, path.join(js, `${peer}.js`)]) {
-  const child = spawn(command[0], [...command.slice(1), ...args], { stdio: ['ignore', 'pipe', 'pipe'] });
+  const child = spawn(command[0], [...command.slice(1), ...args], {
+    stdio: ['ignore', 'pipe', 'pipe'],
+    env: { ...process.env, OMDP_STARTER: process.pid },
+  });
   const p = { lines: [], noted: [], child };
   const waiting = [];
   const take = (list) => (text) => {

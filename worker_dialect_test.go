@@ -1,0 +1,191 @@
+package omdp
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"slices"
+	"strings"
+	"testing"
+	"testing/synctest"
+)
+
+// A worker of other dialects, and a broker by hand.
+
+// Every message that a worker sends of itself. Nothing that is ours.
+func TestDialectWorkerSays(t *testing.T) {
+	eachDialect(t, nil, func(t *testing.T, d Dialect) {
+		w, n := fakeDialectWorker(t, d, &WorkerConfig{Concurrency: 3, StuckAfter: -1}, func(ctx context.Context, req *Request, res *Response) error {
+			<-ctx.Done()
+			return ctx.Err()
+		})
+		l := n.next(t)
+		pigato := func(n int) string { return fmt.Sprintf(`W|4||{"concurrency":%d}`, n) }
+		ready := map[Dialect][]string{OMDPFinal: {"W|1|s"}, PIGATO: {"W|1|s", pigato(3)}, MDP02: {"MDPW02|\x01|s"}, MDP01: {"|MDPW01|\x01|s"}}[d]
+		beat := map[Dialect]string{OMDPFinal: "W|4", PIGATO: pigato(3), MDP02: "MDPW02|\x05", MDP01: "|MDPW01|\x04"}[d]
+		bye := map[Dialect]string{OMDPFinal: "W|5", PIGATO: "W|5", MDP02: "MDPW02|\x06", MDP01: "|MDPW01|\x05"}[d]
+		wantSent(t, l, ready...)
+		if d == PIGATO {
+			l.say("W", "1")
+		}
+		l.work(d, "token", "rid") // it beats bare while it holds one, too
+		pass(2*testBeat + testBeat/2)
+		wantSent(t, l, beat, beat)
+		if err := w.SetConcurrency(5); err != nil {
+			t.Fatal(err)
+		}
+		if d == PIGATO {
+			wantSent(t, l, pigato(5))
+		} else {
+			wantSent(t, l)
+		}
+		// DISCONNECT has it register anew; what it held is nobody's.
+		switch d {
+		case MDP02:
+			l.say("MDPW02", "\x06")
+		case MDP01:
+			l.say("", "MDPW01", "\x05")
+		default:
+			l.say("W", "5")
+		}
+		l = n.next(t)
+		ready = slices.Clone(ready)
+		for i := range ready {
+			ready[i] = strings.Replace(ready[i], ":3}", ":5}", 1)
+		}
+		wantSent(t, l, ready...)
+		if err := w.Close(); err != nil {
+			t.Error(err)
+		}
+		wantSent(t, l, bye)
+		if s := w.Stats(); s.Lost != 1 || s.Malformed != 0 || s.Connections != 2 {
+			t.Errorf("stats %+v", s)
+		}
+	})
+}
+
+// What handlers answer, and what becomes of data.
+func TestDialectWorkerAnswers(t *testing.T) {
+	eachDialect(t, nil, func(t *testing.T, d Dialect) {
+		w, n := fakeDialectWorker(t, d, nil, func(ctx context.Context, req *Request, res *Response) error {
+			switch req.Message().String() {
+			case "error":
+				return errors.New("no")
+			case "code":
+				return &Error{Code: "418", Message: "TEAPOT"}
+			case "bytes":
+				return res.End([]byte("\xff\x00"))
+			case "null":
+				return nil
+			}
+			return res.End(req.Message())
+		})
+		defer w.Close()
+		l := n.next(t)
+		opaque := wires[d].opaque
+		work := func(frames ...string) {
+			switch d {
+			case OMDPFinal:
+				l.say("W", "2", "tok", "rid", frames[0])
+			case PIGATO:
+				l.say("W", "2", "tok", "s", "", "rid", frames[0], "{}")
+			case MDP02:
+				l.say(append([]string{"MDPW02", "\x02", "tok", ""}, frames...)...)
+			case MDP01:
+				l.say(append([]string{"", "MDPW01", "\x02", "tok", ""}, frames...)...)
+			}
+		}
+		head := map[Dialect]string{OMDPFinal: "W|3|tok|rid|", PIGATO: "W|3|tok||rid|", MDP02: "MDPW02|\x04|tok||", MDP01: "|MDPW01|\x03|tok||"}[d]
+		value := map[Dialect]string{OMDPFinal: "0|%s", PIGATO: "0|%s|{}", MDP02: "%s", MDP01: "%s"}[d]
+		failure := map[Dialect]string{OMDPFinal: "%s", PIGATO: "-1|%s|undefined"}[d]
+		synctest.Wait()
+		l.sent() // READY
+		for in, want := range map[string]string{
+			`"x"`: fmt.Sprintf(value, `"x"`), `{"a":[1]}`: fmt.Sprintf(value, `{"a":[1]}`), `"null"`: fmt.Sprintf(value, "null"),
+			`"error"`: fmt.Sprintf(failure, `"no"`), `"code"`: fmt.Sprintf(failure, `{"code":418,"text":"TEAPOT"}`), `"bytes"`: fmt.Sprintf(value, `{"type":"Buffer","data":[255,0]}`),
+			"undefined": fmt.Sprintf(failure, `"ERR_MSG_PARSE"`),
+		} {
+			if opaque {
+				switch in {
+				case `"error"`:
+					want = `{"status":500,"msg":"no"}`
+				case `"code"`:
+					want = `{"status":418,"msg":"TEAPOT"}`
+				case `"bytes"`:
+					want = "\xff\x00"
+				case "undefined": // no JSON is bytes
+					want = "undefined"
+				}
+			}
+			work(in)
+			synctest.Wait()
+			if got := l.sent(); len(got) != 1 || got[0] != head+want {
+				t.Errorf("%s: sent %q, want %q", in, got, head+want)
+			}
+		}
+		if opaque { // several frames are an array of what each would be
+			work("1", "x", "", "\xff")
+			wantSent(t, l, head+`[1,"x","",{"type":"Buffer","data":[255]}]`)
+			work("")
+			wantSent(t, l, head)
+		}
+	})
+}
+
+// A request that a broker gives while it knows of no other: the one before it was
+// given up, and nobody hears of it any more.
+func TestDialectOvertaken(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		ended := make(chan error, 10)
+		free := make(chan struct{})
+		w, n := fakeDialectWorker(t, OMDPFinal, nil, func(ctx context.Context, req *Request, res *Response) error {
+			select {
+			case <-free:
+			case <-ctx.Done():
+				ended <- context.Cause(ctx)
+			}
+			return res.End(req.ID())
+		})
+		defer w.Close()
+		l := n.next(t)
+		for i := range 3 {
+			l.work(OMDPFinal, "token", fmt.Sprint("r", i))
+			synctest.Wait()
+		}
+		for range 2 {
+			checkIs(t, "the one before", <-ended, ErrCanceled)
+		}
+		wantSent(t, l, "W|1|s")
+		free <- struct{}{}
+		wantSent(t, l, `W|3|token|r2|0|"r2"`)
+		if s := w.Stats(); s.Requests != 3 || s.Canceled != 2 || s.Succeeded != 1 || s.Active != 0 || s.Dropped != 0 || s.Handlers != 0 {
+			t.Errorf("stats %+v", s)
+		}
+	})
+}
+
+// Dialects that there are none of, and numbers out of range.
+func TestDialectConfig(t *testing.T) {
+	for text, f := range map[string]func() error{
+		"omdp: new worker: Dialect: Dialect(9) is none": func() error {
+			_, err := NewWorker("inproc://x", "s", &WorkerConfig{Dialect: 9})
+			return err
+		},
+		"omdp: new client: Dialect: Dialect(9) is none": func() error {
+			_, err := NewClient("inproc://x", &ClientConfig{Dialect: 9})
+			return err
+		},
+		"omdp: new client: MaxConnections: -1 is not from 1 to 1000": func() error {
+			_, err := NewClient("inproc://x", &ClientConfig{MaxConnections: -1})
+			return err
+		},
+		"omdp: new client: MaxConnections: 1001 is not from 1 to 1000": func() error {
+			_, err := NewClient("inproc://x", &ClientConfig{MaxConnections: 1001, Dialect: MDP01})
+			return err
+		},
+	} {
+		if got := fmt.Sprint(f()); got != text {
+			t.Errorf("got %s, want %s", got, text)
+		}
+	}
+}
