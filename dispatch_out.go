@@ -337,7 +337,7 @@ func (d *dispatcher) unsent(out *batch.Out, i int, o origin) *request {
 	var m message
 	o.peer.wire.parseAtWorker(in.Next()[1:], &m) // our own message, so it is well-formed
 	b := &o.req.bridge
-	if !o.peer.wire.options {
+	if !o.peer.wire.options && m.options == nil { // else it was sent before its dialect was known
 		m.options = b.kept()
 	}
 	if b.has {
