@@ -82,11 +82,14 @@ func TestStacks(t *testing.T) {
 		{Name: "queue", Pipeline: true, Queue: true, InFlight: workerConcurrency + 500, Size: 16, Services: 1},
 	}
 	for _, s := range dialectStacks {
-		t.Run("dialects/"+s, func(t *testing.T) {
-			if o, err := measureOnce(t.Context(), workOf(dialects(4), s, tiny)); err != nil || o.P50 <= 0 {
-				t.Errorf("got p50 %v µs, %v", o.P50, err)
-			}
-		})
+		for _, own := range []bool{true, false} {
+			c := dialects(4, own)
+			t.Run(c.Name+"/"+s, func(t *testing.T) {
+				if o, err := measureOnce(t.Context(), workOf(c, s, tiny)); err != nil || o.P50 <= 0 {
+					t.Errorf("got p50 %v µs, %v", o.P50, err)
+				}
+			})
+		}
 	}
 	for _, s := range allStacks {
 		t.Run(s, func(t *testing.T) {

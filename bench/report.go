@@ -181,11 +181,13 @@ func (r *report) streamTable(b *strings.Builder) {
 
 func (r *report) besideTable(b *strings.Builder) {
 	head := "\n| case | stack | what goes on | without a stuck reader | beside it | ratio |\n|---|---|---|---:|---:|---:|\n"
-	name := dialects(dialectCallers).Name
-	for _, s := range dialectStacks[1:] {
-		if theirs, native := r.find(name, s), r.find(name, dialectStacks[0]); theirs != nil && native != nil && native.RPS > 0 {
-			fmt.Fprintf(b, "%s| %s, %s to omdp | ≥ 0.7 | %.2f |\n", head, name, s, theirs.RPS/native.RPS)
-			head = ""
+	for _, own := range []bool{true, false} {
+		name := dialects(dialectCallers, own).Name
+		for _, s := range dialectStacks[1:] {
+			if theirs, native := r.find(name, s), r.find(name, dialectStacks[0]); theirs != nil && native != nil && native.RPS > 0 {
+				fmt.Fprintf(b, "%s| %s, %s to omdp | ≥ 0.7 | %.2f |\n", head, name, s, theirs.RPS/native.RPS)
+				head = ""
+			}
 		}
 	}
 	for _, w := range r.rows {
@@ -263,8 +265,8 @@ const notes = `Notes
   the window grows is not counted.
 - c and zmq4 speak the protocol's native frames, one message in six. omdp's own peers agreed to put small messages into one frame; without that (towards Node peers, or bodies over 4 KiB)
   its pipeline was measured at 0.55 of c.
-- dialects: 32 callers of one client and 32 workers of one process, one request at a time each, all of them omdp's own in that dialect. In mdp02 and mdp01 a request has no id, so each
-  caller's has a connection to itself.
+- dialects: 32 callers and 32 workers, one request at a time each, all of them omdp's own in that dialect. With "clients" each caller has a client, and so a connection, to itself on
+  every stack; without, all have one client, which needs a connection for each in mdp02 and mdp01, where a request has no id.
 - services: a worker and a connection for each service (NATS: one connection for up to 128), asked in turn. queue: so many requests stand in the broker's queue all the time.
 - c and zmq4 send no heartbeats and hold no deadlines: they are the floor, not a broker that one could use. idle: one run.
 `

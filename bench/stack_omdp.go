@@ -94,6 +94,32 @@ type omdpClient struct {
 }
 
 func (s omdpStack) dial(w work) (client, error) {
+	if !w.Own {
+		return s.dialOne(w)
+	}
+	own := omdpClients{make(chan *omdpClient, w.InFlight)}
+	for range w.InFlight {
+		c, err := s.dialOne(w)
+		if err != nil {
+			return nil, err
+		}
+		own.free <- c
+	}
+	return own, nil
+}
+
+// omdpClients are a client for each caller.
+type omdpClients struct{ free chan *omdpClient }
+
+func (o omdpClients) call(service string) error {
+	c := <-o.free
+	defer func() { o.free <- c }()
+	return c.call(service)
+}
+
+func (o omdpClients) pipeline(*load) error { return errors.New("no pipeline over several clients") }
+
+func (s omdpStack) dialOne(w work) (*omdpClient, error) {
 	c, err := omdp.NewClient(w.Endpoint, &omdp.ClientConfig{MaxOutstanding: -1, MaxWindow: w.MaxWindow, Dialect: s.dialect, MaxConnections: w.connections()})
 	if err != nil {
 		return nil, err

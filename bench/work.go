@@ -22,6 +22,7 @@ type benchCase struct {
 	Link     bool // one stream without an end, through a relay that delays: its MB/s
 	Stuck    bool // streams and calls beside a stream that nobody reads, and without it
 	Each     bool // as many workers as requests in flight, each with one at a time
+	Own      bool // … and each caller has a client to itself
 	Stacks   []string
 }
 
@@ -87,10 +88,14 @@ func besideStuck(n int) benchCase {
 const dialectCallers = 32
 
 // dialects are n callers and n workers that have one request at a time, as the
-// dialects without request ids can do no more; where they are, each request has a
-// connection to itself.
-func dialects(n int) benchCase {
-	return benchCase{Name: fmt.Sprintf("dialects-%d/16B", n), InFlight: n, Size: 16, Services: 1, Each: true, Stacks: dialectStacks}
+// dialects without request ids can do no more. These need a connection for each
+// caller: with own every stack has one, else the others make do with one for all.
+func dialects(n int, own bool) benchCase {
+	c := benchCase{Name: fmt.Sprintf("dialects-%d/16B", n), InFlight: n, Size: 16, Services: 1, Each: true, Stacks: dialectStacks}
+	if own {
+		c.Name, c.Own = fmt.Sprintf("dialects-%d-clients/16B", n), true
+	}
+	return c
 }
 
 func callers(n int, size int, name string) benchCase {
@@ -112,7 +117,8 @@ func cases(mib int) []benchCase {
 		streams(16, 4),
 		besideStuck(2),
 		delayedLink(),
-		dialects(dialectCallers),
+		dialects(dialectCallers, true),
+		dialects(dialectCallers, false),
 	}
 	for _, n := range []int{1, 32, 1024} {
 		list = append(list, benchCase{Name: "services-" + strconv.Itoa(n), Pipeline: true, InFlight: 1000, Size: 16, Services: n, Stacks: serviceStacks})
@@ -147,7 +153,8 @@ type work struct {
 	Clients               int // idle: connections of this process
 	WarmMS, MeasureMS     int
 	Profile               string // folder for a CPU profile; empty: none
-	Link, Stuck, Each     bool
+	Link, Stuck           bool
+	Each, Own             bool
 	LateUS, Rate          int // relay: the delay in each direction, bytes a second
 	MaxWindow             int // client: as in its config; for tests
 }
@@ -158,7 +165,7 @@ func workOf(c benchCase, stack string, t timing) work {
 		Stack: stack, Pipeline: c.Pipeline, Queue: c.Queue, InFlight: c.InFlight, Size: c.Size, Partials: c.Partials,
 		Standing: c.Standing, Services: c.Services, Concurrency: workerConcurrency,
 		WarmMS: int(t.warm.Milliseconds()), MeasureMS: int(t.measure.Milliseconds()), Profile: t.profile,
-		Link: c.Link, Stuck: c.Stuck, Each: c.Each,
+		Link: c.Link, Stuck: c.Stuck, Each: c.Each, Own: c.Own,
 	}
 	if c.Each {
 		w.Concurrency = 1
