@@ -120,12 +120,13 @@ func (d *dispatcher) notice(r *request) {
 }
 
 // probe sends a client a beat, to find out whether it is still there: for its
-// request r, or one that its dialect pays no heed to.
+// request r, or one as it knows them as answers to its own. What clients of other
+// dialects would take for an error they are not sent.
 func (d *dispatcher) probe(p *peer, r *request) {
 	switch {
 	case p.wire.noticed:
 		d.notice(r)
-	case p.wire.numbered:
+	case p.wire.answers:
 		p.wire.appendNotice(d.open(p), target{id: p.id})
 		d.close(p, origin{})
 	}

@@ -70,7 +70,7 @@ func TestSilentClientsAreFoundOut(t *testing.T) {
 	s := newTestScript(t, nil)
 	s.do("omdp-final:a> C|2|s|r1|1|{\"timeout\":-1}\npigato:b> C|2|s|r2|1|{\"timeout\":-1}")
 	got := strings.Join(s.do("+70s"), "\n")
-	if !strings.Contains(got, "omdp-final:a< C|4") || !strings.Contains(got, "pigato:b< C|4") || strings.Contains(got, "C|4|r") {
-		t.Errorf("sent %s", got)
+	if strings.Contains(got, "omdp-final:a<") || !strings.Contains(got, "pigato:b< C|4") || strings.Contains(got, "C|4|r") || s.d.stats.ClientGone != 1 {
+		t.Errorf("%d requests ended as their client is gone; sent %s", s.d.stats.ClientGone, got)
 	}
 }
