@@ -420,7 +420,7 @@ func (k *simBook) stuck(l *simLink) bool {
 // harmedOn finds a call of a client without ids whose worker is a hostile peer.
 func (k *simBook) harmedOn(l *simLink) int {
 	for i := range k.insts {
-		if in := &k.insts[i]; in.link == l && !in.terminal && in.tok >= 0 && k.toks[in.tok].link.book.rude && k.toks[in.tok].got {
+		if in := &k.insts[i]; in.link == l && !in.terminal && in.tok >= 0 && k.toks[in.tok].link.book.rude && (k.toks[in.tok].got || k.calls[in.call].harmed) {
 			return int(in.call)
 		}
 	}
