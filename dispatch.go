@@ -238,7 +238,7 @@ func newDispatcher(lim limits, self caps, seed [32]byte, listeners int) *dispatc
 		services: map[string]*service{}, queues: map[queueKey]*clientQueue{}, versions: map[string][]*service{},
 	}
 	for i := range d.dialects {
-		d.dialects[i] = OMDP
+		d.dialects[i] = native
 	}
 	d.requests.seed = maphash.MakeSeed()
 	d.finished.limit, d.finished.window = lim.finished, lim.window
@@ -355,7 +355,7 @@ func (d *dispatcher) removePeer(p *peer) {
 	} else {
 		d.clients--
 	}
-	if x := d.dialects[p.listener]; p.life != "" && (p.role != roleWorker || x != OMDP && x != Auto) {
+	if p.life != "" && (p.role != roleWorker || !d.dialects[p.listener].advertises()) {
 		d.ghosts[d.ghostAt] = ghost{p.listener, p.id, p.life, p.key}
 		d.ghostAt = (d.ghostAt + 1) % len(d.ghosts)
 	}
@@ -363,7 +363,7 @@ func (d *dispatcher) removePeer(p *peer) {
 
 // ghost is a client that was forgotten while it may have more on its way, such
 // as what it sent before its connection was cut: that is its life's still. Where
-// another dialect than OMDP is expected, a worker's dialect is remembered by it.
+// another dialect is expected than that of peers which advertise, a worker's dialect is remembered by it.
 type ghost struct {
 	listener int
 	id, life string

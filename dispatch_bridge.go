@@ -51,8 +51,8 @@ func (d *dispatcher) read(l int, id []byte, f [][]byte, m *message) bool {
 	m.from = p
 	if p == nil || p.wire == nil {
 		x := d.dialects[l]
-		if x != OMDP && x != Auto && d.wasHere(l, id) { // it advertised, and may say more before it does again
-			x = OMDP
+		if !x.advertises() && d.wasHere(l, id) { // it advertised, and may say more before it does again
+			x = native
 		}
 		ok := parseFirst(x, f, m)
 		d.stranger = m.wire()

@@ -316,7 +316,7 @@ func (d *dispatcher) dispatch(r *request, w *peer, data, options []byte, f form)
 	d.work = work{token: sl.token[:], rid: r.rid(), service: r.asks(), data: data, options: options, form: f, pieces: r.more != 0, x: x}
 	w.wire.appendWork(d.open(w), w.id, &d.work)
 	d.close(w, origin{slot: sl, gen: sl.gen})
-	if w.wire != wires[OMDP] {
+	if !w.wire.extends {
 		d.retain(r, w, data, options, f)
 	}
 	if r.client.wire.noticed && !r.client.adv {

@@ -30,6 +30,12 @@ func (x Dialect) String() string {
 	return "Dialect(" + strconv.Itoa(int(x)) + ")"
 }
 
+// native is the dialect of this library's own peers, which advertise in it.
+const native = OMDP
+
+// advertises tells whether a listener for x takes peers for native ones anyway.
+func (x Dialect) advertises() bool { return x == native || x == Auto }
+
 func (x Dialect) valid() bool { return int(x) < len(dialectTexts) }
 
 // wire is all that the rest knows of a dialect: its codec, and what it can say.
