@@ -19,10 +19,8 @@ func (k *checker) checkBridge(r *request) {
 	if len(b.parts) > 0 && (r.client.wire.partials || k.d.lim.dropPartials || r.slot == nil) {
 		k.bad("request %q: partials wait for a final that its client does not need them with", r.rid())
 	}
-	if b.has {
-		k.queuedBytes += int64(len(b.data))
-	}
-	if sl := r.slot; b.has && (sl == nil || !sl.worker.wire.rejects && b.form == formJSON) {
+	k.queuedBytes += b.keeps()
+	if sl := r.slot; b.has && sl == nil || b.whole && (!b.has || !sl.worker.wire.rejects && b.form == formJSON) {
 		k.bad("S4: request %q: its data is kept for nobody", r.rid())
 	}
 	if b.back > 0 && b.back >= r.service.workers && r.queue == nil && r.slot == nil {

@@ -198,7 +198,7 @@ func (k *checker) checkWorker(w *peer) {
 	if w.draining {
 		c.draining++
 	}
-	if w.concurrency < 1 || !w.adv && !w.wire.several && w.concurrency != 1 {
+	if w.concurrency < 1 && !w.wire.several || !w.adv && !w.wire.several && w.concurrency != 1 {
 		k.bad("worker %q: concurrency %d", w.id, w.concurrency)
 	}
 	// S2: its free places and the lists agree. I14b: a place that drains is not free.

@@ -268,6 +268,31 @@ func TestDialectReplaced(t *testing.T) {
 	})
 }
 
+// An answer where nothing was asked takes the connection with it: what comes after it
+// would be the next request's.
+func TestDialectAnsweredTwice(t *testing.T) {
+	eachDialect(t, nameless, func(t *testing.T, d Dialect) {
+		c, n := fakeDialect(t, d, &ClientConfig{MaxConnections: 1, OnError: func(err error) { t.Error(err) }})
+		defer c.Close()
+		l := n.next(t)
+		for i := range 3 {
+			call := goCall(t.Context(), c, "echo", 0)
+			m := l.awaitPrefix(t, requestPrefix[d])
+			l.answer(d, m, fmt.Sprint(i))
+			if r := <-call; r.err != nil || r.m.String() != fmt.Sprint(i) {
+				t.Fatalf("got %q, %v, want %d", r.m, r.err, i)
+			}
+			old := l
+			old.answer(d, m, `"again"`)
+			l = n.next(t)
+			synctest.Wait()
+			if s := c.Stats(); s.State != Ready {
+				t.Errorf("%+v", s)
+			}
+		}
+	})
+}
+
 // If the fresh connection does not come about, the broker is not taken for there
 // for ever.
 func TestDialectReplacedAndGone(t *testing.T) {

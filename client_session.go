@@ -169,6 +169,10 @@ func (c *clientConn) deliverForeign(l link, in *batch.In, now instant) (heard bo
 }
 
 func (c *clientConn) receive(l link, m *message, now instant) {
+	if !c.wire.numbered && c.stray(l) {
+		c.counts.late.Add(1)
+		return
+	}
 	switch m.op {
 	case opReply:
 		c.onReply(m, now)
@@ -189,6 +193,24 @@ func (c *clientConn) receive(l link, m *message, now instant) {
 	case opDrain:
 		c.onDrain(now)
 	}
+}
+
+// stray tells whether something came on a connection where nothing was asked: a
+// second answer, or a partial after it. More of the kind would be taken for the
+// next request's, so the connection is replaced.
+func (c *clientConn) stray(l link) bool {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	k := c.known
+	if p := k.sole; p != nil && p.seq < l.SentSeq() {
+		return false
+	}
+	if c.link == l && !c.closed && !k.spoiled {
+		k.spoiled = true
+		c.table.choose()
+		c.session.drop(l, errAbandoned)
+	}
+	return true
 }
 
 func (c *clientConn) onMalformed(f [][]byte) {

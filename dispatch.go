@@ -96,6 +96,8 @@ type peer struct {
 	burst       int     // requests in the present batch
 	burstTurn   uint64  // … which is this one
 	resting     bool    // had its share of it; in dispatcher.resting
+	level       int     // the concurrency that its heartbeats told last
+	noticeAt    instant // when a bare beat of it is told next to the clients of what it holds
 	slots       list[slot]
 	ready       node[peer] // in service.ready while it may be given a request
 	usedAt      uint64     // which of all dispatches was its last
@@ -222,6 +224,7 @@ type dispatcher struct {
 	mmiServices  mmiAnswer
 	mmiStats     mmiAnswer
 	text         []byte // … of raw data as JSON
+	original     []byte // … which is this, while it is given
 	m1           [1][]byte
 	notes        []note
 	stats        counters

@@ -49,15 +49,17 @@ func (d *dispatcher) giveFrames(r *request, w *peer, data, options []byte) bool 
 }
 
 // giveText gives a request with the text of its data, which is in d.text's memory.
-// The data is kept: should this not be sent, or come back, another worker may take
-// it as it is.
+// Should it come back, the next worker may want the data as they were.
 func (d *dispatcher) giveText(r *request, w *peer, data, options, text []byte) bool {
 	d.text = text
 	size := int64(len(text))
 	given := size <= d.lim.frame && (w.body == 0 || size <= w.body)
 	if given {
-		d.keepData(r, data, r.form)
+		if d.original = data; data == nil {
+			d.original = []byte{}
+		}
 		d.dispatch(r, w, text, options, formJSON)
+		d.original = nil
 	} else {
 		d.refuseGiven(r, statusTooLarge)
 	}

@@ -8,11 +8,12 @@ import "time"
 // bridge is what a request needs where a dialect says less, or more, than OMDP.
 type bridge struct {
 	name    string   // that was asked for, where it is a pattern's; else empty
-	options []byte   // towards a worker whose dialect has none: should it come back
+	options []byte   // of a request in progress, should it come back, where its worker was not given them as they are
 	some    bool     // there are options
-	data    []byte   // towards a worker that may hand it back, or is given it in another form
+	data    []byte   // … of one that its worker may hand back, or was given in another form
 	form    form     // of data
-	has     bool     // data is kept
+	has     bool     // these are kept: options …
+	whole   bool     // … and data
 	back    int      // how often it was handed back
 	parts   [][]byte // partials that wait for the final
 	size    int64    // … of them
@@ -61,13 +62,15 @@ func (d *dispatcher) read(l int, id []byte, f [][]byte, m *message) bool {
 		}
 		return ok
 	}
-	if p.unclear && parseUnclear(f, m) || p.wire.parseAtBroker(f, m) {
+	if p.unclear && parseUnclear(f, m) || p.wire.parseAtBroker(f, m) && !m.strange() {
 		return true
 	}
 	d.stranger = p.wire
 	if n := named(f); n != nil && n.family() != p.wire.family() {
 		d.wrongDialect(n)
 		d.stranger = n
+	} else if w := otherOf(p.wire, f, m); n != nil && w != nil {
+		d.wrongDialect(w)
 	}
 	return false
 }
@@ -184,7 +187,6 @@ func (d *dispatcher) greet(p *peer) {
 		d.close(p, origin{})
 	}
 	d.learn(p.service, p.wire)
-	d.rehome()
 }
 
 func (p *peer) clearTime() instant {
@@ -259,15 +261,26 @@ func (d *dispatcher) onBareBeat(w *peer, m *message) {
 			return
 		}
 	}
-	if m.level > 0 && m.level != w.concurrency {
-		w.concurrency = d.clip(w, m.level)
+	if m.level != 0 && m.level != w.level {
+		w.level = m.level // as it says it each time, what is too much is noted once
+		switch {
+		case m.level == levelNone:
+			w.concurrency = 0
+		case m.level == levelAny:
+			w.concurrency = d.lim.concurrency
+		default:
+			w.concurrency = d.clip(w, m.level)
+		}
 		d.growLost(w)
 		d.setReady(w)
 		d.pump(w.service)
 	}
-	for k := w.slots.head; k != nil; k = k.next {
-		if r := k.owner.req; r != nil && r.client.wire.noticed && !r.client.adv && !r.client.backlog.blocked() {
-			d.notice(r)
+	if d.now >= w.noticeAt { // one message must not always make a thousand
+		w.noticeAt = d.now + time.Duration(max(w.held-1, 0))*time.Millisecond
+		for k := w.slots.head; k != nil; k = k.next {
+			if r := k.owner.req; r != nil && r.client.wire.noticed && !r.client.adv && !r.client.backlog.blocked() {
+				d.notice(r)
+			}
 		}
 	}
 	if w.wire.answers && !w.backlog.blocked() {
@@ -276,34 +289,46 @@ func (d *dispatcher) onBareBeat(w *peer, m *message) {
 	}
 }
 
-// retain keeps of a request what its worker's dialect has no place for, and what
-// is needed if the worker hands it back.
+// retain keeps of a request what its worker's dialect has no place for, or was
+// given in another form, and what is needed if the worker hands it back. It counts
+// as queued; without room for it, it is not there when the request comes back.
 func (d *dispatcher) retain(r *request, w *peer, data, options []byte, f form) {
 	b := &r.bridge
-	if !w.wire.options || w.wire.rejects {
-		b.options, b.some = append(b.options[:0], options...), options != nil
+	d.letGoKept(b)
+	whole := w.wire.rejects || d.original != nil
+	if d.original != nil {
+		data, f = d.original, r.form
 	}
-	if w.wire.rejects && !b.has {
-		d.keepData(r, data, f)
+	size := int64(len(options))
+	if whole {
+		size += int64(len(data))
+	}
+	if b.some = options != nil; !b.some && !whole || d.queuedBytes+size > d.lim.totalBytes {
+		return
+	}
+	d.queuedBytes += size
+	b.has, b.whole = true, whole
+	b.options = append(b.options[:0], options...)
+	if whole {
+		b.data, b.form = append(b.data[:0], data...), f
 	}
 }
 
-// keepData keeps the data of a request in progress, if there is room.
-func (d *dispatcher) keepData(r *request, data []byte, f form) {
-	b, size := &r.bridge, int64(len(data))
-	if d.queuedBytes+size <= d.lim.totalBytes {
-		d.letGoKept(b)
-		d.queuedBytes += size
-		b.data, b.form, b.has = append(b.data[:0], data...), f, true
-	}
-}
-
-// letGoKept forgets the data that was kept of a request in progress.
-func (d *dispatcher) letGoKept(b *bridge) {
+// keeps is how many bytes are kept.
+func (b *bridge) keeps() (n int64) {
 	if b.has {
-		d.queuedBytes -= int64(len(b.data))
-		b.has = false
+		n = int64(len(b.options))
+		if b.whole {
+			n += int64(len(b.data))
+		}
 	}
+	return n
+}
+
+// letGoKept forgets what was kept of a request in progress.
+func (d *dispatcher) letGoKept(b *bridge) {
+	d.queuedBytes -= b.keeps()
+	b.has, b.whole, b.some = false, false, false
 }
 
 // onReject: a worker hands a request back. It goes to the end of its client's
@@ -343,6 +368,10 @@ func (d *dispatcher) onReject(w *peer, m *message) {
 	d.pump(w.service)
 }
 
+// maxJoined is how many frames may wait for a final: with those of the final and
+// around them a client of this library reads no more.
+const maxJoined = maxReplyFrames - 24
+
 // join keeps a partial for a client whose dialect has none, to go with the final.
 func (d *dispatcher) join(r *request, m *message) {
 	if d.lim.dropPartials {
@@ -362,7 +391,7 @@ func (d *dispatcher) join(r *request, m *message) {
 	for _, p := range parts {
 		b.size += int64(len(p)) + partialOverhead
 		d.joined += int64(len(p)) + partialOverhead
-		if b.size > d.lim.frame || d.joined > d.lim.totalOutbox/4 {
+		if b.size > d.lim.frame || d.joined > d.lim.totalOutbox/4 || len(b.parts) >= maxJoined {
 			d.refuseJoined(r)
 			return
 		}

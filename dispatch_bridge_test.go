@@ -77,8 +77,8 @@ func TestRejectedKeepsNothing(t *testing.T) {
 	const ask = "a> C|2|s|r1|\"12345678\"|{}\n"
 	s := newTestScript(t, func(l *limits) { l.totalBytes, l.serviceBytes = 100, 100 })
 	s.do("pigato:v> W|1|s\npigato:w> W|1|s\n" + ask)
-	if s.d.queuedBytes != 10 {
-		t.Errorf("%d bytes are kept, want 10", s.d.queuedBytes)
+	if s.d.queuedBytes != 12 {
+		t.Errorf("%d bytes are kept, want 12", s.d.queuedBytes)
 	}
 	s.do(`pigato:v> W|3|T1||r1|0|1|{}`)
 	if s.d.queuedBytes != 0 {
@@ -157,5 +157,40 @@ func TestVersionRanges(t *testing.T) {
 		if v, ok := parseVersion(text); ok {
 			t.Errorf("%q is version %v", text, v)
 		}
+	}
+}
+
+// TestFramesThatFit: a body of several frames is as large as the array that a client of
+// ours gets of it: a larger one than it told would cost it its connection.
+func TestFramesThatFit(t *testing.T) {
+	for _, c := range []struct {
+		frame int
+		fits  bool
+	}{{9_000, true}, {14_000, false}} {
+		s := newTestScript(t, func(l *limits) { l.frame = 1 << 20 })
+		s.do("a> C|8|{\"v\":1,\"id\":\"a\",\"hb\":2500,\"body\":20000}\nmdp02:w> MDPW02|\\x01|s\na> C|2|s|r1|1|{}\n")
+		part := strings.Repeat("x", c.frame)
+		got := s.do("mdp02:w> MDPW02|\\x04|T1||" + part + "|" + part + "|" + part[:c.frame/3] + "\n")
+		want := `a< C|3|r1|{"status":200,"msg":["` + part + `","` + part + `","` + part[:c.frame/3] + `"]}`
+		if !c.fits {
+			want = `a< C|3|r1|{"status":"PROTOCOL"}`
+		}
+		if len(got) != 1 || got[0] != want {
+			t.Errorf("frames of %d bytes: sent %.100q, want %.100q", c.frame, got, want)
+		}
+	}
+}
+
+// TestJoinedFrames: a body of more frames than a client reads would be no answer at all.
+func TestJoinedFrames(t *testing.T) {
+	s := newTestScript(t, func(l *limits) { l.frame = 1 << 20 })
+	s.do("mdp02:w> MDPW02|\\x01|s\nmdp01:c> |MDPC01|s|1\n")
+	for range maxJoined {
+		if got := s.do("mdp02:w> MDPW02|\\x03|T1||\n"); len(got) != 0 {
+			t.Fatalf("got %q", got)
+		}
+	}
+	if got := s.do("mdp02:w> MDPW02|\\x03|T1||\n"); len(got) != 1 || got[0] != `mdp01:c< |MDPC01|s|{"status":"TOO_LARGE"}` || s.d.joined != 0 {
+		t.Errorf("got %q, %d bytes are kept", got, s.d.joined)
 	}
 }

@@ -11,11 +11,19 @@ import (
 // dialect has them: "jobs*" serves whatever begins with jobs, the longest such
 // name first; "jobs@1.2.3" serves who asks for jobs@ and a range of versions.
 
-// learn notes what a service stands for, as a worker of dialect w serves it.
+// learn notes what a service stands for, as a worker of dialect w serves it, and
+// gives it what waits elsewhere for one that serves it.
 func (d *dispatcher) learn(s *service, w *wire) {
-	if !w.patterns || s.pattern {
-		return
+	fresh := w.patterns && !s.pattern && d.name(s)
+	if s.pattern || d.wildcards+len(d.versions) > 0 {
+		if fresh || s.workers == 1 {
+			d.redirect(s)
+		}
 	}
+}
+
+// name files a service whose name stands for more than itself.
+func (d *dispatcher) name(s *service) bool {
 	base, version, at := strings.Cut(s.name, "@")
 	_, exact := parseVersion(version)
 	switch {
@@ -24,9 +32,24 @@ func (d *dispatcher) learn(s *service, w *wire) {
 	case at && exact:
 		d.versions[base] = append(d.versions[base], s)
 	default:
-		return
+		return false
 	}
 	s.pattern = true
+	return true
+}
+
+// may tells whether s may serve a name, if nothing fits that better.
+func (s *service) may(name string) bool {
+	switch {
+	case name == s.name:
+		return true
+	case !s.pattern:
+		return false
+	case strings.HasSuffix(s.name, "*"):
+		return strings.HasPrefix(name, s.name[:len(s.name)-1])
+	}
+	base, _, _ := strings.Cut(s.name, "@")
+	return len(name) > len(base) && name[len(base)] == '@' && name[:len(base)] == base
 }
 
 // unversion forgets it.
@@ -79,35 +102,54 @@ func (d *dispatcher) match(name []byte) *service {
 	return nil
 }
 
-// rehome gives what waits at services without workers to those that serve its
-// name now: a worker came that stands for it, or the last that did has gone.
-func (d *dispatcher) rehome() {
-	if d.wildcards+len(d.versions) == 0 {
-		return
-	}
+// redirect gives what waits at services without workers to s, which has its first
+// worker now, or stands for more than before. What waits at a pattern or a version
+// was asked for by other names than that.
+func (d *dispatcher) redirect(s *service) {
 	var names []string
-	for name, s := range d.services { // order does not matter: sorted below
-		if s.workers == 0 && s.queued > 0 {
+	for name, from := range d.services { // order does not matter: sorted below
+		if from != s && from.workers == 0 && from.queued > 0 && (from.pattern || s.may(name) && d.resolve([]byte(name)) == s) {
 			names = append(names, name)
 		}
 	}
 	slices.Sort(names)
-	var gave []*service
 	for _, name := range names {
 		from := d.services[name]
-		var all []*request
+		var moved []*request
 		for t := from.turns.head; t != nil; t = t.next {
 			for k := t.owner.requests.head; k != nil; k = k.next {
-				all = append(all, k.owner)
+				if asks := k.owner.asks(); !from.pattern || s.may(asks) && d.resolve([]byte(asks)) == s {
+					moved = append(moved, k.owner)
+				}
 			}
 		}
-		for _, r := range all {
-			if to := d.resolve([]byte(r.asks())); to != nil && to.workers > 0 {
-				d.move(r, to)
+		for _, r := range moved {
+			d.move(r, s)
+		}
+		d.releaseService(from)
+	}
+}
+
+// rehome gives what waits at a service whose last worker has gone to those that
+// serve its name now.
+func (d *dispatcher) rehome(from *service) {
+	if from.queued == 0 || d.wildcards+len(d.versions) == 0 {
+		return
+	}
+	var all []*request
+	for t := from.turns.head; t != nil; t = t.next {
+		for k := t.owner.requests.head; k != nil; k = k.next {
+			all = append(all, k.owner)
+		}
+	}
+	var gave []*service
+	for _, r := range all {
+		if to := d.resolve([]byte(r.asks())); to != nil && to.workers > 0 {
+			d.move(r, to)
+			if !slices.Contains(gave, to) {
 				gave = append(gave, to)
 			}
 		}
-		d.releaseService(from)
 	}
 	for _, s := range gave {
 		if !s.gone {

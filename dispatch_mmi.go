@@ -63,11 +63,20 @@ func nameIn(m *message) []byte {
 	return m.data
 }
 
+// served is resolve for a name that came as data: what is no name is not served,
+// and not looked at, however long it is.
+func (d *dispatcher) served(name []byte) *service {
+	if !validService(name) {
+		return nil
+	}
+	return d.resolve(name)
+}
+
 // mmi is the answer to a question by its name. RFC 8 has codes of three digits.
 func (d *dispatcher) mmi(name string, m *message) []byte {
 	switch name {
 	case "mmi.service":
-		if s := d.resolve(nameIn(m)); s != nil && s.workers > 0 {
+		if s := d.served(nameIn(m)); s != nil && s.workers > 0 {
 			return []byte("200")
 		}
 		return []byte("404")
@@ -130,9 +139,12 @@ func (d *dispatcher) servicesJSON() []byte {
 // workersOf lists the ids of a service's workers: ["…"].
 func (d *dispatcher) workersOf(name []byte) []byte {
 	b := []byte{'['}
-	s := d.resolve(name)
+	s := d.served(name)
+	if s == nil || s.workers == 0 { // most of what is asked in vain: the others cost a look at every peer
+		return append(b, ']')
+	}
 	d.eachPeer(func(p *peer) {
-		if s == nil || p.service != s {
+		if p.service != s {
 			return
 		}
 		if len(b) > 1 {

@@ -335,18 +335,28 @@ func (d *dispatcher) unsent(out *batch.Out, i int, o origin) *request {
 	var in batch.In
 	out.Read(i, &in)
 	var m message
-	o.peer.wire.parseAtWorker(in.Next()[1:], &m) // our own message, so it is well-formed
-	b := &o.req.bridge
-	if !o.peer.wire.options && m.options == nil { // else it was sent before its dialect was known
+	f, r, w := in.Next()[1:], o.req, o.peer.wire
+	if !w.parseAtWorker(f, &m) { // our own message, so it is well-formed: it was given before its worker showed its dialect
+		parseAtWorker(f, &m)
+	}
+	b := &r.bridge
+	switch {
+	case b.whole:
+		m.data, r.form = b.data, b.form
+	case !w.opaque: // else the frames are those of any form
+		r.form = m.form
+	}
+	switch {
+	case b.has:
 		m.options = b.kept()
+	case b.some && !w.options && m.options == nil: // there was no room to keep them
+		d.stats.Overloaded++
+		d.end(r, statusOverloaded, "false", "")
+		return nil
 	}
-	if b.has {
-		m.data, m.form = b.data, b.form
-	}
-	o.req.form = m.form
-	o.req.keep(m.data, m.options, d.store)
+	r.keep(m.data, m.options, d.store)
 	d.letGoKept(b)
-	return o.req
+	return r
 }
 
 // Room.

@@ -316,7 +316,7 @@ func (d *dispatcher) dispatch(r *request, w *peer, data, options []byte, f form)
 	d.work = work{token: sl.token[:], rid: r.rid(), service: r.asks(), data: data, options: options, form: f, pieces: r.more != 0, x: x}
 	w.wire.appendWork(d.open(w), w.id, &d.work)
 	d.close(w, origin{slot: sl, gen: sl.gen})
-	if !w.wire.extends {
+	if !w.wire.extends || d.original != nil {
 		d.retain(r, w, data, options, f)
 	}
 	if r.client.wire.noticed && !r.client.adv {
@@ -349,6 +349,10 @@ func (d *dispatcher) onReply(w *peer, m *message) {
 	sl.progress = d.now
 	r := sl.req
 	if r != nil {
+		if r.client.body > 0 && m.form == formLoose && len(m.body) > 1 { // it is as large as the array will be
+			d.text = appendArray(d.text[:0], m.body)
+			m.says(saidValue, "", formJSON, d.text)
+		}
 		if !r.client.fits(m) || !final && !d.within(sl, m) {
 			d.breach(r)
 			return
@@ -561,7 +565,7 @@ func (d *dispatcher) workerLost(w *peer, reason string) {
 		s.ring.remove(w)
 	}
 	if s.workers == 0 {
-		d.rehome()
+		d.rehome(s)
 	}
 	d.abandoned(s)
 	d.releaseService(s)

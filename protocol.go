@@ -119,7 +119,7 @@ type message struct {
 	said     said    // what body is, of a PARTIAL or REPLY
 	code     string  // … of an error: its code as JSON; of one of the broker's own: its status
 	executed string  // … "", "true" or "false"
-	level    int     // the concurrency that a HEARTBEAT tells; 0: none
+	level    int     // the concurrency that a HEARTBEAT tells, or one of the below; 0: none
 	marks    bool    // the receiver reads raw bytes
 
 	from    *peer     // who sent it, as far as the broker has looked

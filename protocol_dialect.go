@@ -364,17 +364,28 @@ func (m *message) saysWord() bool {
 	return true
 }
 
-// plainJSONCode tells whether b is a number or a short word as JSON, other than success.
+// plainJSONCode tells whether b is a number or a short word as JSON, other than
+// success, however that is written.
 func plainJSONCode(b []byte) bool {
 	s := Message{b: b}.String()
-	return len(s) > 0 && len(s) <= maxRID && s != "200" && (b[0] == '"' || b[0] == '-' || b[0] >= '0' && b[0] <= '9')
+	if len(s) == 0 || len(s) > maxRID || s == "200" {
+		return false
+	}
+	if b[0] == '"' {
+		return true
+	}
+	n, err := strconv.ParseFloat(s, 64)
+	return err == nil && n != 200
 }
 
 // Errors where a dialect knows nothing of them: a body of the one frame
 // {"status":CODE,"msg":VALUE}, or {"status":"WORD"} if the broker says it.
 
+// errorHead is how they begin. A value that does is written with a space in it.
+const errorHead = `{"status":`
+
 func appendErrorObject(b []byte, m *message) []byte {
-	b = append(b, `{"status":`...)
+	b = append(b, errorHead...)
 	if m.said == saidStatus {
 		b = appendJSONString(b, m.code)
 		if m.executed != "" {
@@ -396,8 +407,7 @@ func (m *message) saysFrames(f [][]byte) bool {
 		return false
 	}
 	m.said, m.form, m.body = saidValue, formLoose, f
-	const head = `{"status":`
-	if b := f[0]; len(f) == 1 && len(b) > len(head) && string(b[:len(head)]) == head {
+	if b := f[0]; len(f) == 1 && len(b) > len(errorHead) && string(b[:len(errorHead)]) == errorHead {
 		m.saysErrorObject(b)
 	}
 	return true
@@ -528,6 +538,21 @@ func parseUnclear(f [][]byte, m *message) bool {
 	b := m.body[0]
 	final := len(m.body) == 2 && string(b) == "0" || len(m.body) == 1 && (len(b) == 0 || b[0] != '{' || !hasStatus(b)) && isJSON(b)
 	return final && wires[OMDPFinal].parseAtBroker(f, m)
+}
+
+// strange tells whether a message that is read as OMDP's shows that it is not.
+func (m *message) strange() bool {
+	return len(m.body) == 2 && m.said == saidNative && string(m.body[0]) == "0"
+}
+
+// otherOf is another dialect of the family of w in which a message is right.
+func otherOf(w *wire, f [][]byte, m *message) *wire {
+	for _, x := range wires[1:] {
+		if x != w && x.family() == w.family() && x.parseAtBroker(f, m) {
+			return x
+		}
+	}
+	return nil
 }
 
 // hasStatus tells whether an object begins as OMDP's payload does.

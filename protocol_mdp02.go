@@ -122,6 +122,10 @@ func (c *mdpCodec) begin(o *batch.Out, id, header string, command byte) {
 // appendBody writes a payload as frames.
 func appendBody(o *batch.Out, m *message) {
 	m.saysOf()
+	if m.said == saidValue && m.form == formJSON && len(m.body[0]) > len(errorHead) && string(m.body[0][:len(errorHead)]) == errorHead {
+		o.FrameIn("{ ", m.body[0][1:], "") // the same value, and none that is read as an error
+		return
+	}
 	if m.said == saidValue {
 		for _, f := range m.body {
 			o.Frame(f)

@@ -20,6 +20,9 @@ func (omdpCodec) appendReply(o *batch.Out, to target, m *message) {
 		}
 		m.saysOf()
 	}
+	if m.said == saidValue && m.form == formJSON && !isJSON(m.body[0]) { // it would be a part of ours
+		m.says(saidStatus, statusProtocol, formJSON, nil)
+	}
 	o.Pack = o.Pack && m.size() <= packMax
 	o.Begin()
 	o.FrameString(to.id)

@@ -3,6 +3,7 @@ package omdp
 import (
 	"bytes"
 	"encoding/json"
+	"math"
 
 	"github.com/zmq-omdp/omdp/internal/batch"
 )
@@ -62,7 +63,14 @@ func (m *message) saysPigato(f [][]byte) bool {
 	return true
 }
 
+// What a HEARTBEAT tells instead of a concurrency: no request for now, any number of them.
+const (
+	levelNone = -1
+	levelAny  = -2
+)
+
 // parseLevel reads how many requests a worker takes at a time; -1: any number.
+// PIGATO's broker gives one more while it holds fewer than that: of 0, none.
 func (m *message) parseLevel(b []byte) bool {
 	var v struct {
 		Concurrency *float64 `json:"concurrency"`
@@ -73,11 +81,15 @@ func (m *message) parseLevel(b []byte) bool {
 	if v.Concurrency == nil {
 		return true
 	}
-	m.level = int(min(*v.Concurrency, 1<<30))
-	if *v.Concurrency < 0 {
-		m.level = 1 << 30
+	switch n := *v.Concurrency; {
+	case n < 0:
+		m.level = levelAny
+	case n == 0:
+		m.level = levelNone
+	default:
+		m.level = int(math.Ceil(min(n, 1<<30)))
 	}
-	return m.level > 0
+	return true
 }
 
 // namesWorker tells whether a request's options ask for one worker by its id.
