@@ -241,7 +241,7 @@ func newDispatcher(lim limits, self caps, seed [32]byte, listeners int) *dispatc
 		services: map[string]*service{}, queues: map[queueKey]*clientQueue{}, versions: map[string][]*service{},
 	}
 	for i := range d.dialects {
-		d.dialects[i] = OMDP
+		d.dialects[i] = native
 	}
 	d.requests.seed = maphash.MakeSeed()
 	d.finished.limit, d.finished.window = lim.finished, lim.window
@@ -357,15 +357,16 @@ func (d *dispatcher) removePeer(p *peer) {
 		d.workers--
 	} else {
 		d.clients--
-		if p.life != "" {
-			d.ghosts[d.ghostAt] = ghost{p.listener, p.id, p.life, p.key}
-			d.ghostAt = (d.ghostAt + 1) % len(d.ghosts)
-		}
+	}
+	if p.life != "" && (p.role != roleWorker || !d.dialects[p.listener].advertises()) {
+		d.ghosts[d.ghostAt] = ghost{p.listener, p.id, p.life, p.key}
+		d.ghostAt = (d.ghostAt + 1) % len(d.ghosts)
 	}
 }
 
 // ghost is a client that was forgotten while it may have more on its way, such
-// as what it sent before its connection was cut: that is its life's still.
+// as what it sent before its connection was cut: that is its life's still. Where
+// another dialect is expected than that of peers which advertise, a worker's dialect is remembered by it.
 type ghost struct {
 	listener int
 	id, life string
@@ -431,8 +432,8 @@ func (d *dispatcher) onTick(p *peer) {
 	default:
 		// A client that never beats is held by the deadlines of its requests alone:
 		// a beat for one of them finds out whether it is still there.
-		if r := p.requests.front(); quiet && r != nil && p.wire.noticed && !p.backlog.blocked() {
-			d.notice(r)
+		if r := p.requests.front(); quiet && r != nil && !p.backlog.blocked() {
+			d.probe(p, r)
 		}
 		d.timers.set(&p.timer, max(since+limit, d.now+limit/4, p.ignoredUntil))
 	}

@@ -51,7 +51,11 @@ func (d *dispatcher) read(l int, id []byte, f [][]byte, m *message) bool {
 	p := d.peers[l][string(id)]
 	m.from = p
 	if p == nil || p.wire == nil {
-		ok := parseFirst(d.dialects[l], f, m)
+		x := d.dialects[l]
+		if !x.advertises() && d.wasHere(l, id) { // it advertised, and may say more before it does again
+			x = native
+		}
+		ok := parseFirst(x, f, m)
 		d.stranger = m.wire()
 		if !ok && m.wire().dialect != d.dialects[l] && d.dialects[l] != Auto {
 			d.wrongDialect(m.wire())
@@ -67,6 +71,16 @@ func (d *dispatcher) read(l int, id []byte, f [][]byte, m *message) bool {
 		d.stranger = n
 	} else if w := otherOf(p.wire, f, m); n != nil && w != nil {
 		d.wrongDialect(w)
+	}
+	return false
+}
+
+// wasHere tells whether a peer that advertised was forgotten a while ago.
+func (d *dispatcher) wasHere(l int, id []byte) bool {
+	for i := range d.ghosts {
+		if g := &d.ghosts[i]; g.listener == l && g.id == string(id) {
+			return true
+		}
 	}
 	return false
 }
@@ -106,6 +120,19 @@ func (d *dispatcher) notice(r *request) {
 	c := r.client
 	c.wire.appendNotice(d.open(c), target{id: c.id, rid: r.rid()})
 	d.close(c, origin{})
+}
+
+// probe sends a client a beat, to find out whether it is still there: for its
+// request r, or one as it knows them as answers to its own. What clients of other
+// dialects would take for an error they are not sent.
+func (d *dispatcher) probe(p *peer, r *request) {
+	switch {
+	case p.wire.noticed:
+		d.notice(r)
+	case p.wire.answers:
+		p.wire.appendNotice(d.open(p), target{id: p.id})
+		d.close(p, origin{})
+	}
 }
 
 // beatFor tells a worker that the client of a request lives.
@@ -169,18 +196,44 @@ func (p *peer) clearTime() instant {
 	return p.clearAt
 }
 
-// clears takes the message by which a worker shows its dialect.
+// clears looks at a message by which a worker may show its dialect. It may be
+// given requests once that was taken: it could be its last.
 func (d *dispatcher) clears(p *peer, m *message) {
 	if m.wire() != p.wire {
 		d.speaks(p, m.wire())
 		p.unclear = false
+		d.misled(p)
 		d.greet(p)
 	} else if m.op == opReply || m.op == opPartial || m.token != nil { // a bare beat is others' too
 		p.unclear = false
 	}
 	p.clearAt = 0
-	d.setReady(p)
-	d.pump(p.service)
+}
+
+func (d *dispatcher) cleared(p *peer) {
+	if !p.dead {
+		d.setReady(p)
+		d.pump(p.service)
+	}
+}
+
+// misled: a worker shows its dialect so late that it was given requests in
+// another's, which only one can read that takes no more frames apart than OMDP's.
+func (d *dispatcher) misled(w *peer) {
+	for k := w.slots.head; k != nil; {
+		sl := k.owner
+		k = k.next
+		switch {
+		case w.wire.rejects && sl.req != nil: // it may hold it all the same, but can't answer
+			d.stats.WorkerLost++
+			r := sl.req
+			d.takeBack(sl)
+			r.slot = nil
+			d.end(r, statusWorkerLost, "", "")
+		case sl.req == nil && (w.wire.rejects || w.wire.takesOver):
+			d.takeBack(sl)
+		}
+	}
 }
 
 // overdueAt is when a slot counts as forgotten by its worker, which is silent
@@ -306,6 +359,7 @@ func (d *dispatcher) onReject(w *peer, m *message) {
 			break
 		}
 		r.form = b.form
+		r.key = 0 // to another worker, if there is one
 		r.keep(b.data, b.kept(), d.store)
 		d.letGoKept(b)
 		d.enqueue(r, false)

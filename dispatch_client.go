@@ -145,6 +145,9 @@ func (d *dispatcher) onRequest(l int, id []byte, p *peer, m *message) {
 			return
 		}
 	}
+	if w := p.wire; w.numbered && !w.noticed && !w.answers { // its clients beat from the start, and can't be probed
+		d.watch(p)
+	}
 	if d.number(m); d.internal(p, m) {
 		return
 	}

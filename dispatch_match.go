@@ -124,17 +124,51 @@ func (d *dispatcher) redirect(s *service) {
 			}
 		}
 		for _, r := range moved {
-			d.dequeue(r)
-			from.requests--
-			if r.bridge.name = r.asks(); r.bridge.name == s.name {
-				r.bridge.name = ""
-			}
-			r.service = s
-			s.requests++
-			d.enqueue(r, false)
+			d.move(r, s)
 		}
 		d.releaseService(from)
 	}
+}
+
+// rehome gives what waits at a service whose last worker has gone to those that
+// serve its name now.
+func (d *dispatcher) rehome(from *service) {
+	if from.queued == 0 || d.wildcards+len(d.versions) == 0 {
+		return
+	}
+	var all []*request
+	for t := from.turns.head; t != nil; t = t.next {
+		for k := t.owner.requests.head; k != nil; k = k.next {
+			all = append(all, k.owner)
+		}
+	}
+	var gave []*service
+	for _, r := range all {
+		if to := d.resolve([]byte(r.asks())); to != nil && to.workers > 0 {
+			d.move(r, to)
+			if !slices.Contains(gave, to) {
+				gave = append(gave, to)
+			}
+		}
+	}
+	for _, s := range gave {
+		if !s.gone {
+			d.pump(s)
+		}
+	}
+}
+
+// move has a queued request wait at another service.
+func (d *dispatcher) move(r *request, to *service) {
+	d.dequeue(r)
+	r.service.requests--
+	asks := r.asks()
+	if r.bridge.name = ""; asks != to.name {
+		r.bridge.name = asks
+	}
+	r.service = to
+	to.requests++
+	d.enqueue(r, false)
 }
 
 // version is a release, by semantic versioning; pre is what follows a minus.

@@ -47,7 +47,7 @@ func (d *dispatcher) addService(name []byte) *service {
 
 // releaseService forgets a service that nobody needs any more.
 func (d *dispatcher) releaseService(s *service) {
-	if s.workers == 0 && s.requests == 0 {
+	if s.workers == 0 && s.requests == 0 && !s.gone {
 		delete(d.services, s.name)
 		s.gone = true
 		d.unversion(s)

@@ -144,6 +144,7 @@ func (d *dispatcher) fromWorker(l int, id []byte, p *peer, m *message) {
 	}
 	if p.unclear {
 		d.clears(p, m)
+		defer d.cleared(p)
 	}
 	switch m.op {
 	case opReply, opPartial, opPiece:
@@ -315,7 +316,7 @@ func (d *dispatcher) dispatch(r *request, w *peer, data, options []byte, f form)
 	d.work = work{token: sl.token[:], rid: r.rid(), service: r.asks(), data: data, options: options, form: f, pieces: r.more != 0, x: x}
 	w.wire.appendWork(d.open(w), w.id, &d.work)
 	d.close(w, origin{slot: sl, gen: sl.gen})
-	if w.wire != wires[OMDP] || d.original != nil {
+	if !w.wire.extends || d.original != nil {
 		d.retain(r, w, data, options, f)
 	}
 	if r.client.wire.noticed && !r.client.adv {
@@ -562,6 +563,9 @@ func (d *dispatcher) workerLost(w *peer, reason string) {
 	}
 	if s.policy == Sticky {
 		s.ring.remove(w)
+	}
+	if s.workers == 0 {
+		d.rehome(s)
 	}
 	d.abandoned(s)
 	d.releaseService(s)

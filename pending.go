@@ -129,7 +129,7 @@ func (w *clientTurn) reset() {
 
 func newPendingTable(c tableConfig) *pendingTable {
 	if c.wire == nil {
-		c.wire = wires[OMDP]
+		c.wire = wires[native]
 	}
 	c.each = max(c.each, 1)
 	t := &pendingTable{

@@ -30,6 +30,12 @@ func (x Dialect) String() string {
 	return "Dialect(" + strconv.Itoa(int(x)) + ")"
 }
 
+// native is the dialect of this library's own peers, which advertise in it.
+const native = OMDP
+
+// advertises tells whether a listener for x takes peers for native ones anyway.
+func (x Dialect) advertises() bool { return x == native || x == Auto }
+
 func (x Dialect) valid() bool { return int(x) < len(dialectTexts) }
 
 // wire is all that the rest knows of a dialect: its codec, and what it can say.
@@ -486,8 +492,8 @@ func parseFirst(x Dialect, f [][]byte, m *message) bool {
 	n := named(f)
 	switch {
 	case x == Auto || x == OMDP:
-		if n == nil || n.dialect == OMDP {
-			return parseAtBroker(f, m) // an envelope names nothing
+		if n == nil || n.dialect == OMDP { // an envelope names nothing
+			return parseAtBroker(f, m) || x == Auto && m.worker && wires[PIGATO].parseAtBroker(f, m) // of one that was refused, or forgotten
 		}
 		if x == Auto {
 			return n.parseAtBroker(f, m)

@@ -315,6 +315,28 @@ func TestRoomsCoreHasNoMapOrder(t *testing.T) {
 	}
 }
 
+// What a dialect can say is in the table of protocol_dialect.go. Nobody else asks
+// which one it is: but for Auto, as a config has it, they are named in no code.
+func TestRoomsDialects(t *testing.T) {
+	named := 0
+	for _, s := range tree(t) {
+		if path.Dir(s.name) != "." || s.test() {
+			continue
+		}
+		ast.Inspect(s.file, func(n ast.Node) bool {
+			if id, ok := n.(*ast.Ident); ok && slices.Contains([]string{"OMDP", "OMDPFinal", "PIGATO", "MDP01", "MDP02", "mdp01", "mdp02"}, id.Name) {
+				if named++; !strings.HasPrefix(s.name, "protocol_") {
+					t.Errorf("%s: %s is named outside of protocol_*.go", s.at(n), id.Name)
+				}
+			}
+			return true
+		})
+	}
+	if named == 0 {
+		t.Error("no dialect is named at all: this test finds nothing")
+	}
+}
+
 // Tests wait on conditions and never sleep, and every package's run ends with a
 // look for what it left behind.
 func TestRoomsTests(t *testing.T) {

@@ -18,7 +18,7 @@ func simByte(i int) byte { return byte('a' + i%26) }
 // carries finds the call of a REQUEST, whose data may be in pieces.
 func (k *simBook) carries(m *message, byRID func() int) int {
 	if len(m.data) > 0 {
-		return k.callOf(m.data)
+		return k.callOf(m.dataFrames()[0])
 	}
 	return byRID()
 }

@@ -27,6 +27,9 @@ type simBook struct {
 // simCall is one call of a client, or of a raw peer that plays one.
 type simCall struct {
 	client   int // of the world's clients; raw peers count on
+	n        int // its place among all
+	form     int // of its data
+	options  string
 	rid      string
 	service  byte
 	idem     bool
@@ -79,6 +82,8 @@ type simInst struct {
 	gone        bool // its client was forgotten, or asks anew on another link
 	terminal    bool // it was told its end
 	left, cause bool // the core has it no more; its worker was lost then
+	rejected    bool // … it was handed back
+	final       bool // its worker's final was taken
 }
 
 // simTok is one dispatch.
@@ -90,6 +95,8 @@ type simTok struct {
 	heard   instant  // by the broker's clock
 	said    int      // partials that the worker put on the wire
 	put     int      // partials that the broker put on the wire
+	took    int      // … and that it took
+	form    int      // of its values
 	run     bool
 	skipped bool // no handler began
 	final   bool // the worker put a final on the wire
@@ -117,12 +124,14 @@ type linkBook struct {
 	lastSeq  int64 // the last dispatch to it
 	anySeq   int64 // the last change of its places
 	drained  bool
+	unclear  bool    // the broker waits for it to show its dialect
+	vague    bool    // … and once did not know better
 	rude     bool    // a hostile peer: what it may do is not checked
 	beatAt   instant // by its own clock: its last beat
 }
 
 type brokerBook struct {
-	said     int
+	said     [simListeners]int
 	requests int    // live at the core before the step
 	peers    uint32 // nextPeer at the last look
 	total    int
@@ -161,19 +170,20 @@ func (k *simBook) frames(packed []byte) [][]byte {
 
 // newCall notes a call that is about to be made.
 func (k *simBook) newCall(c simCall) int {
-	c.tok, c.inst = -1, [2]int32{-1, -1}
+	c.tok, c.inst, c.n = -1, [2]int32{-1, -1}, len(k.calls)
 	k.calls = append(k.calls, c)
 	return len(k.calls) - 1
 }
 
 // callOf reads the number of the call out of a request's data: "c0001 …".
 func (k *simBook) callOf(data []byte) int {
-	if len(data) < 7 || data[0] != '"' || data[1] != 'c' {
+	s := plainWord(data)
+	if len(s) < 6 || s[0] != 'c' {
 		return -1
 	}
 	n := 0
-	for _, c := range data[2:6] {
-		v := hexValue(c)
+	for i := 1; i < 5; i++ {
+		v := hexValue(s[i])
 		if v < 0 {
 			return -1
 		}
@@ -262,7 +272,7 @@ func (k *simBook) callByRID(l *simLink, rid []byte) int {
 // arrives is called before the broker takes a message, arrived after it.
 func (k *simBook) arrives(b *simBroker, l *simLink, ok bool, f [][]byte) {
 	b.book.requests = b.d.requests.n
-	if p := b.d.peers[0][l.id]; p == nil || p.ignoredUntil <= b.now() {
+	if p := b.d.peers[l.lis][l.id]; p == nil || p.ignoredUntil <= b.now() {
 		l.book.heard = b.now()
 		if p != nil {
 			l.book.had = p.held
@@ -279,7 +289,7 @@ func (k *simBook) arrived(b *simBroker, l *simLink, ok bool, f [][]byte) {
 		l.book.left = true
 		after := *st // R2: it moves its sender's counter only
 		after.Malformed, after.WorkerLost, after.Dropped, after.Ignored = was.Malformed, was.WorkerLost, was.Dropped, was.Ignored
-		after.Abandoned, after.SlowClients = was.Abandoned, was.SlowClients // FailFast, without a worker now; a peer told so that does not read
+		after.Abandoned, after.SlowClients, after.WrongDialect = was.Abandoned, was.SlowClients, was.WrongDialect // FailFast, without a worker now; a peer told so that does not read
 		if after != *was {
 			k.w.fail("R2: a malformed message changed more than it may: %+v to %+v", *was, *st)
 		}
@@ -297,7 +307,7 @@ func (k *simBook) arrived(b *simBroker, l *simLink, ok bool, f [][]byte) {
 	case opRequest:
 		k.request(b, l, m)
 	case opHello, opReady:
-		if b.d.peers[0][l.id] == nil { // refused at a limit
+		if b.d.peers[l.lis][l.id] == nil { // refused at a limit
 			break
 		}
 		l.book.adv = l.book.adv || m.caps != nil
@@ -307,7 +317,14 @@ func (k *simBook) arrived(b *simBroker, l *simLink, ok bool, f [][]byte) {
 			}
 			l.book.told = l.peer.host.(interface{ beat() time.Duration }).beat()
 		}
+	case opReject:
+		k.rejected(b, l, m)
 	case opHeartbeat:
+		if m.worker && m.level > 0 && b.d.peers[l.lis][l.id] != nil {
+			if l.book.most != min(m.level, b.d.lim.concurrency) {
+				l.book.most, l.book.anySeq = min(m.level, b.d.lim.concurrency), k.next()
+			}
+		}
 		if m.worker && m.token != nil {
 			if t := k.tokOf(b, m.token); t != nil && t.link == l {
 				t.heard = b.now()
@@ -344,7 +361,7 @@ func (k *simBook) takes(b *simBroker, l *simLink, m *message) {
 		c, _ := parseCaps(m.caps)
 		n = min(max(c.Concurrency, 1), b.d.lim.concurrency)
 	}
-	if p := b.d.peers[0][l.id]; m.op == opHello && (p.held < l.book.had || n <= l.book.most && p.held != l.book.had) {
+	if p := b.d.peers[l.lis][l.id]; m.op == opHello && (p.held < l.book.had || n <= l.book.most && p.held != l.book.had) {
 		k.w.fail("I9: %s takes %d at a time, not %d: it had %d and has %d", l.id, n, l.book.most, l.book.had, p.held)
 	}
 	l.book.most = n
@@ -355,6 +372,9 @@ func (k *simBook) takes(b *simBroker, l *simLink, m *message) {
 func (k *simBook) request(b *simBroker, l *simLink, m *message) {
 	w, was, st := k.w, &b.before, &b.d.stats
 	ci := k.carries(m, func() int { return k.callByRID(l, m.rid) })
+	if ci >= 0 && !l.wire.numbered && k.calls[ci].client == w.clientOf(l) {
+		k.calls[ci].rid = string(m.rid)
+	}
 	if ci < 0 || k.calls[ci].client != w.clientOf(l) || !k.calls[ci].named(m.rid) {
 		if !l.book.rude {
 			w.fail("a REQUEST that nobody made: %q", m.data)
@@ -393,7 +413,7 @@ func (k *simBook) request(b *simBroker, l *simLink, m *message) {
 		if was1 == nil || was1.link == l || asked <= was1.asked || was1.restarts(m) && !was1.over {
 			w.fail("adoption of what may not be adopted: attempt %d of %s", asked, c.rid)
 		}
-		was1.link, was1.num, was1.asked = l, b.d.peers[0][l.id].num, asked
+		was1.link, was1.num, was1.asked = l, b.d.peers[l.lis][l.id].num, asked
 		was1.undone = false // it goes to the tail
 		was1.deadline = k.deadlineAt(b, o)
 		was1.acceptedSeq = k.next()
@@ -420,7 +440,7 @@ func (k *simBook) request(b *simBroker, l *simLink, m *message) {
 			}
 		}
 		k.waitsAnew(b, c)
-		k.insts = append(k.insts, simInst{call: int32(ci), rid: string(m.rid), b: b, link: l, num: b.d.peers[0][l.id].num, asked: asked,
+		k.insts = append(k.insts, simInst{call: int32(ci), rid: string(m.rid), b: b, link: l, num: b.d.peers[l.lis][l.id].num, asked: asked,
 			deadline: k.deadlineAt(b, o), tok: -1, acceptedSeq: k.next(), acceptedAt: b.now(), adv: l.book.adv, more: m.pieces})
 		i := int32(len(k.insts) - 1)
 		c.inst[b.num], c.life[b.num] = i, b.life
@@ -484,29 +504,6 @@ func (k *simBook) deadlineAt(b *simBroker, o options) instant {
 
 func (k *simBook) next() int64 { k.seq++; return k.seq }
 
-// canceled: the client wants it no more: it is owed nothing.
-func (k *simBook) canceled(b *simBroker, l *simLink, m *message) {
-	n := b.d.stats.Canceled - b.before.Canceled
-	ci := k.callByRID(l, m.rid)
-	if ci < 0 {
-		if n > 0 && !l.book.rude {
-			k.w.fail("I8: a cancel of nothing was counted")
-		}
-		return
-	}
-	i := k.at(ci, b, l)
-	switch {
-	case i < 0 || k.insts[i].over || k.insts[i].link != l:
-		if n > 0 {
-			k.w.fail("I8: a cancel of nothing, or of another's, was counted")
-		}
-	case n > 0:
-		k.close(i)
-	case k.coreHas(&k.insts[i], true):
-		k.w.fail("a cancel of %s had no effect", m.rid)
-	}
-}
-
 // tokOf finds a dispatch of this life of b by its token.
 func (k *simBook) tokOf(b *simBroker, token []byte) *simTok {
 	if len(token) != tokenLen {
@@ -559,13 +556,15 @@ func (k *simBook) reply(b *simBroker, l *simLink, m *message) {
 	switch {
 	case took && (!current || final != (st.Completed != was.Completed)):
 		w.fail("I6: a result of %s was taken under a token that is not the current one, or after its end", c.rid)
-	case took && in.rid != string(m.rid):
+	case took && m.rid != nil && in.rid != string(m.rid):
 		w.fail("I1: a result for another request was taken")
 	case !took && current && t.num == l.book.num && k.coreHas(in, true):
 		w.fail("a result of %s was lost", c.rid)
 	}
+	in.final = in.final || took && final
 	if took && !final {
 		in.partial = true
+		t.took++
 	}
 }
 

@@ -123,7 +123,8 @@ func (b *simBroker) start() {
 	b.skew = time.Second - w.now
 	seed := [32]byte{byte(b.num), byte(b.life), byte(w.conf.head)}
 	id := simLives[(b.num*29+b.life)%len(simLives)]
-	b.d = newDispatcher(w.limits(), caps{V: 1, ID: id, HB: w.conf.hb.Milliseconds(), Pack: 1, Frame: w.conf.frame}, seed, 1)
+	b.d = newDispatcher(w.limits(), caps{V: 1, ID: id, HB: w.conf.hb.Milliseconds(), Pack: 1, Frame: w.conf.frame}, seed, w.conf.listeners)
+	w.listen(b.d)
 	b.d.policies = map[string]DispatchPolicy{w.service(0): w.conf.policies[0]}
 	if w.conf.services > 1 {
 		b.d.policies[w.service(1)] = w.conf.policies[1]
@@ -194,12 +195,12 @@ func (b *simBroker) take(l *simLink, n int) {
 		}
 		f := in.Next()
 		b.open()
-		ok := parseAtBroker(f, &b.m)
+		ok := b.d.read(l.lis, l.bytes(), f, &b.m)
 		b.w.book.arrives(b, l, ok, f)
 		if ok {
-			b.d.receive(b.now(), 0, l.bytes(), &b.m)
+			b.d.receive(b.now(), l.lis, l.bytes(), &b.m)
 		} else {
-			b.d.malformed(b.now(), 0, l.bytes(), b.m.worker)
+			b.d.malformed(b.now(), l.lis, l.bytes(), b.m.worker)
 		}
 		b.w.book.arrived(b, l, ok, f)
 		b.done(l)
@@ -216,14 +217,34 @@ func (l *simLink) bytes() []byte { return append(l.b.w.idBuf[:0], l.id...) }
 // open notes what the core has said before a step.
 func (b *simBroker) open() {
 	b.before = b.d.stats
-	b.book.said = b.d.boxes[0].out.Len()
+	for i := range b.d.boxes {
+		b.book.said[i] = b.d.boxes[i].out.Len()
+	}
 	b.moves, b.armed = b.d.timers.steps, len(b.d.timers.a)+b.d.blocked.n
+}
+
+// outputs counts what the core has said since open.
+func (b *simBroker) outputs() (n int) {
+	for i := range b.d.boxes {
+		n += b.d.boxes[i].out.Len() - b.book.said[i]
+	}
+	return n
+}
+
+// pending is the first listener that has something to send, -1 if none has.
+func (b *simBroker) pending() int {
+	for i := range b.d.boxes {
+		if b.d.pending(i) {
+			return i
+		}
+	}
+	return -1
 }
 
 // idle tells whether a step without a message did nothing at all.
 func (b *simBroker) idle() bool {
 	d := b.d
-	return d.boxes[0].out.Len() == b.book.said && d.timers.steps == b.moves && d.clients+d.workers == b.book.total &&
+	return b.outputs() == 0 && d.timers.steps == b.moves && d.clients+d.workers == b.book.total &&
 		len(d.timers.a)+d.blocked.n == b.armed && d.stats == b.before
 }
 
@@ -233,14 +254,17 @@ func (b *simBroker) done(l *simLink) {
 	if l != nil {
 		w.book.meet(b, l) // before what it is given at once
 	}
+	w.book.cleared(b)
 	if d.stats.Dispatched != b.before.Dispatched {
-		out := &d.boxes[0].out
-		for i := b.book.said; i < out.Len(); i++ {
-			w.book.emitted(b, out.Message(i))
+		for lis := range d.boxes {
+			out := &d.boxes[lis].out
+			for i := b.book.said[lis]; i < out.Len(); i++ {
+				w.book.emitted(b, out.Message(i))
+			}
 		}
 	}
 	if l != nil && !b.countOutputs(l) {
-		w.fail("I15: %d outputs for one input", d.boxes[0].out.Len()-b.book.said)
+		w.fail("I15: %d outputs for one input", b.outputs())
 	}
 	if l == nil || !b.idle() { // a bare beat changes nothing that is checked
 		if err := d.check(); err != nil {
@@ -249,6 +273,7 @@ func (b *simBroker) done(l *simLink) {
 	}
 	d.notes = d.notes[:0]
 	w.book.known(b, l)
+	w.book.helped(b)
 }
 
 // countOutputs: I15: at most two outputs per input, besides dispatches (each
@@ -256,13 +281,16 @@ func (b *simBroker) done(l *simLink) {
 // credit that waited for a client to greet.
 func (b *simBroker) countOutputs(l *simLink) bool {
 	d, was := b.d, &b.before
-	n := d.boxes[0].out.Len() - b.book.said
+	n := b.outputs()
 	if n <= 2 {
 		return true
 	}
 	ends := b.book.requests + int(d.stats.Accepted-was.Accepted) - d.requests.n
 	if b.m.op == opHello && !b.m.worker {
-		ends += b.d.peers[0][l.id].bodies
+		ends += b.d.peers[l.lis][l.id].bodies
+	}
+	if b.m.op == opHeartbeat && b.m.worker { // one of a worker that does not beat for each
+		ends += l.book.held
 	}
 	return n <= 2+2*int(d.stats.Dispatched-was.Dispatched)+2*ends
 }
@@ -270,13 +298,14 @@ func (b *simBroker) countOutputs(l *simLink) bool {
 // flush hands the outbox to the network until there is nothing to send.
 func (b *simBroker) flush() {
 	w, d := b.w, b.d
-	for round := 0; d.pending(0); round++ {
+	for round := 0; b.pending() >= 0; round++ {
 		if round > 300 {
 			w.fail("b%d never stops sending", b.num)
 		}
-		out := d.take(0)
+		lis := b.pending()
+		out := d.take(lis)
 		b.book.inBatch = [2]bool{}
-		origins := d.boxes[0].oldOrigin
+		origins := d.boxes[lis].oldOrigin
 		for i := range out.Results {
 			packed := out.Message(i)
 			l := w.linkOf(packed[8:13]) // number of frames, length, then the routing id
@@ -297,7 +326,7 @@ func (b *simBroker) flush() {
 			w.mix(packed, byte(s))
 		}
 		b.open()
-		if d.settleSent(b.now(), 0); b.book.unsure || !b.idle() {
+		if d.settleSent(b.now(), lis); b.book.unsure || !b.idle() {
 			b.done(nil)
 		}
 		w.book.settled(b)
@@ -309,10 +338,12 @@ func (b *simBroker) end() {
 	b.flush()
 	d := b.d
 	if b.w.allRead(b) {
-		b.open()
-		if d.drained(b.now(), 0); !b.idle() {
-			b.done(nil)
-			b.flush()
+		for lis := range d.boxes {
+			b.open()
+			if d.drained(b.now(), lis); !b.idle() {
+				b.done(nil)
+				b.flush()
+			}
 		}
 	}
 	b.at = d.deadline()

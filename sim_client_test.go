@@ -106,7 +106,7 @@ func (c *simClient) flush(k *simTableConn) {
 
 func (c *simClient) dial(i int) {
 	k := &c.conns[i]
-	k.link = c.w.dial(&c.simProc, &c.w.brokers[i], false)
+	k.link = c.w.dial(&c.simProc, &c.w.brokers[i], false, 0, OMDP)
 	k.redial = never
 	c.out.Pack = false
 	c.table.opened(k.known)
@@ -249,7 +249,7 @@ func (c *simClient) onReply(k *simTableConn, m *message) {
 			end = parseReply(p.service, m.body)
 		}
 		i := c.callOf(p)
-		said := c.w.book.final(&c.w.book.calls[i], m)
+		said := c.w.book.final(&c.w.book.calls[i], k.link, m)
 		end = p.conclude(end)
 		if said != (end.err == nil || isHandlers(end.err)) && !c.w.book.calls[i].harmed {
 			c.w.fail("C4: %s was told %v for %q", p.rid, end.err, m.body)
@@ -285,7 +285,7 @@ func (c *simClient) onPartial(k *simTableConn, m *message) {
 	if p == nil {
 		return
 	}
-	c.w.book.partial(&c.w.book.calls[c.callOf(p)], m)
+	c.w.book.partial(&c.w.book.calls[c.callOf(p)], k.link, m)
 	if k.known.extended && c.w.conf.credit > 0 {
 		appendClientCredit(&c.out, p.rid, simPartial, 0)
 		c.flush(k)

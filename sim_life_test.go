@@ -18,7 +18,7 @@ func (k *simBook) known(b *simBroker, l *simLink) {
 		b.book.peers, b.book.total = d.nextPeer, total
 		n := 0
 		for _, o := range b.book.links {
-			if p := d.peers[0][o.id]; p == nil || p.num != o.book.num {
+			if p := d.peers[o.lis][o.id]; p == nil || p.num != o.book.num {
 				k.forgot(b, o)
 			} else {
 				b.book.links[n] = o
@@ -34,7 +34,7 @@ func (k *simBook) known(b *simBroker, l *simLink) {
 
 // meet notes what the core knows of who was just heard.
 func (k *simBook) meet(b *simBroker, l *simLink) {
-	p := b.d.peers[0][l.id]
+	p := b.d.peers[l.lis][l.id]
 	if p == nil {
 		return
 	}
@@ -59,7 +59,7 @@ func (k *simBook) forgot(b *simBroker, l *simLink) {
 		limit = foreignLiveness
 	}
 	if silence < limit && !l.book.unreach && !l.book.left && !b.book.shut && !l.book.rude &&
-		!(l.book.worker && b.d.stats.SlowClients != b.before.SlowClients) {
+		!(l.book.worker && b.d.stats.SlowClients != b.before.SlowClients) && !(l.book.worker && !l.book.adv && k.stuck(l)) {
 		if b.mustOf > 0 && silence < limit {
 			k.w.fail("I17, R3: %s is forgotten after %v of silence, the limit is %v", l.id, silence, limit)
 		}
@@ -96,17 +96,21 @@ func (k *simBook) turned(b *simBroker) {
 	const slack = time.Millisecond
 	for _, l := range b.book.links {
 		limit := l.book.told * time.Duration(k.w.conf.liveness)
-		if l.book.told == 0 || l.book.rude {
+		if l.book.rude || l.book.told == 0 && !l.book.worker {
 			continue
 		}
-		if quiet := now - max(l.book.heard, b.graceOf); quiet > limit+hb+slack {
+		if quiet := now - max(l.book.heard, b.graceOf); l.book.told > 0 && quiet > limit+hb+slack {
 			k.w.fail("I17: %s is kept after %v of silence, the limit is %v", l.id, quiet, limit)
 		}
 		if !l.book.worker || !l.brokerOpen || l.void {
 			continue
 		}
-		if quiet := now - max(l.book.toldAt, b.graceOf); quiet > hb+slack && l.down.len() < l.room {
-			if p := b.d.peers[0][l.id]; p != nil && !p.backlog.blocked() {
+		most := hb
+		if l.wire.quiet { // a dispatch is as good, and the turn after it may be late
+			most = 5 * hb / 2
+		}
+		if quiet := now - max(l.book.toldAt, b.graceOf); quiet > most+slack && l.down.len() < l.room {
+			if p := b.d.peers[l.lis][l.id]; p != nil && !p.backlog.blocked() {
 				k.w.fail("I18: %s was told nothing for %v", l.id, quiet)
 			}
 		}
@@ -158,7 +162,7 @@ func (k *simBook) vanished(b *simBroker) {
 
 // mayVanish: its terminal waits for room, or its client was given up with it.
 func (k *simBook) mayVanish(in *simInst) bool {
-	p := in.b.d.peers[0][in.link.id]
+	p := in.b.d.peers[in.link.lis][in.link.id]
 	return p == nil || p.num != in.num || p.backlog.blocked() || in.link.book.rude
 }
 
@@ -179,4 +183,52 @@ func (k *simBook) brokerDied(b *simBroker) {
 		lb.num, lb.worker, lb.adv, lb.held, lb.gone, lb.owedEnd, lb.drained = 0, false, false, 0, true, 0, false
 	}
 	b.book.links = b.book.links[:0]
+}
+
+// canceled: the client wants it no more: it is owed nothing.
+func (k *simBook) canceled(b *simBroker, l *simLink, m *message) {
+	n := b.d.stats.Canceled - b.before.Canceled
+	ci := k.callByRID(l, m.rid)
+	if ci < 0 {
+		if n > 0 && !l.book.rude {
+			k.w.fail("I8: a cancel of nothing was counted")
+		}
+		return
+	}
+	i := k.at(ci, b, l)
+	switch {
+	case i < 0 || k.insts[i].over || k.insts[i].link != l:
+		if n > 0 {
+			k.w.fail("I8: a cancel of nothing, or of another's, was counted")
+		}
+	case n > 0:
+		k.close(i)
+	case k.coreHas(&k.insts[i], true):
+		k.w.fail("a cancel of %s had no effect", m.rid)
+	}
+}
+
+// lostCause: I19, I20: the worker is gone, or was silent about the request for long enough.
+func (k *simBook) lostCause(b *simBroker, in *simInst) bool {
+	if in.tok < 0 {
+		return false
+	}
+	t := &k.toks[in.tok]
+	if t.link.book.vague { // it could not read what it was given
+		return true
+	}
+	if limit := foreignLiveness; t.link.book.told == 0 && !t.link.book.rude {
+		heard := t.heard
+		if !t.link.wire.beatsRequest {
+			heard = max(heard, t.link.book.heard)
+		}
+		if most := k.w.conf.inProgress; most > 0 && (!t.link.wire.beatsRequest || k.w.conf.first == Auto) && b.now()-max(t.heard, b.mustOf) >= most {
+			return true
+		}
+		if !t.done && t.num == t.link.book.num && b.now()-max(heard, b.mustOf) < limit {
+			return false
+		}
+	}
+	return t.done || t.num != t.link.book.num || t.link.book.num == 0 || t.link.book.rude ||
+		b.now()-max(t.heard, b.mustOf) >= t.link.book.told*time.Duration(k.w.conf.liveness)
 }

@@ -67,6 +67,8 @@ type simLink struct {
 	b      *simBroker
 	peer   *simProc
 	worker bool
+	lis    int   // the broker's listener
+	wire   *wire // what the peer speaks
 
 	up, down pipe
 	unsent   pipe // what the network has not taken: no connection yet, or no room
@@ -82,6 +84,8 @@ type simLink struct {
 	room       int // messages that fit its pipe from the broker
 	roomUp     int
 	latency    instant
+	unsure     bool    // … which of them have ended, the wire does not tell
+	toldOf     []int32 // calls whose replies, which name none, are on the way
 
 	book linkBook
 }
@@ -130,7 +134,7 @@ func hexValue(c byte) int {
 }
 
 // dial opens a link of p to b.
-func (w *simWorld) dial(p *simProc, b *simBroker, worker bool) *simLink {
+func (w *simWorld) dial(p *simProc, b *simBroker, worker bool, lis int, x Dialect) *simLink {
 	if w.nlinks == len(simIDs) {
 		w.fail("too many connections")
 	}
@@ -143,7 +147,7 @@ func (w *simWorld) dial(p *simProc, b *simBroker, worker bool) *simLink {
 	down.reset()
 	unsent.reset()
 	*l = simLink{
-		num: w.nlinks, id: simIDs[w.nlinks], b: b, peer: p, worker: worker, up: up, down: down, unsent: unsent,
+		num: w.nlinks, id: simIDs[w.nlinks], b: b, peer: p, worker: worker, lis: lis, wire: wires[x], up: up, down: down, unsent: unsent,
 		peerOpen: true, room: w.conf.room, roomUp: 1 << 20,
 		latency: w.conf.latency * instant(1+w.nlinks%3),
 	}
@@ -383,7 +387,9 @@ func (w *simWorld) handDown(l *simLink) {
 		w.traceMessage(l.peer.name+"<", l, in.B, true)
 	}
 	f := in.Next()
-	w.book.hears(l, f[1:])
+	if l.wire == wires[OMDP] {
+		w.book.hears(l, f[1:])
+	}
 	l.peer.receive(l, f[1:])
 	w.event()
 }

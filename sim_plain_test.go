@@ -40,7 +40,7 @@ func (p *simPlain) die(kind int) {
 }
 
 func (p *simPlain) dial() {
-	p.link = p.w.dial(&p.simProc, p.b, false)
+	p.link = p.w.dial(&p.simProc, p.b, false, p.w.listener(p.adv), OMDP)
 	p.redial, p.heard = never, p.now()
 	p.hello()
 	p.beatAt = p.now() + p.hb
@@ -106,6 +106,7 @@ func (p *simPlain) call(service byte, timeout time.Duration, script uint16) {
 	}
 	p.open = append(p.open, int32(i))
 	w.options, _ = appendOptions(w.options[:0], options{timeout: timeout, key: w.key(i)}, nil)
+	w.book.calls[i].options = string(w.options)
 	p.out.Pack = false
 	appendClientRequest(&p.out, w.service(service), w.book.calls[i].rid, w.data(i), w.options, "")
 	w.sends(p.link, &p.out)
@@ -143,13 +144,13 @@ func (p *simPlain) receive(l *simLink, f [][]byte) {
 		}
 		switch m.op {
 		case opPartial:
-			p.w.book.partial(c, m)
+			p.w.book.partial(c, l, m)
 			if p.adv && p.w.conf.credit > 0 { // read at once
 				appendClientCredit(&p.out, c.rid, simPartial, 0)
 				p.w.sends(l, &p.out)
 			}
 		case opReply:
-			p.w.book.final(c, m)
+			p.w.book.final(c, l, m)
 			p.drop(n)
 		}
 		return

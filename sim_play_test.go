@@ -20,7 +20,9 @@ func (w *simWorld) choose(c choice) {
 	case opCall:
 		w.clients[a%w.conf.clients].call(byte(b&1%w.conf.services), b>>1&3 < 2, b>>6 == 0 && a>>6 == 0, w.timeout(b>>3), w.script(c.c, a>>4))
 	case opPlainCall:
-		if w.conf.plains > 0 {
+		if n := w.conf.guests; n > 0 && (w.conf.plains == 0 || a&2 == 0) {
+			w.guests[a>>2%n].call(byte(b&1%w.conf.services), w.timeout(b>>1), w.script(c.c, a>>4))
+		} else if w.conf.plains > 0 {
 			w.plains[a%w.conf.plains].call(byte(b&1%w.conf.services), w.timeout(b>>1), w.script(c.c, a>>4))
 		}
 	case opStopCall:
@@ -99,7 +101,11 @@ func (w *simWorld) choose(c choice) {
 	case opLeave:
 		w.leave(a, b)
 	case opPlaces:
-		w.workers[a%w.conf.workers].resize(1 + b%3)
+		if n := w.conf.helpers; n > 0 && a&2 == 0 {
+			w.helpers[a%n].conc = 1 + b%3
+		} else {
+			w.workers[a%w.conf.workers].resize(1 + b%3)
+		}
 	case opRaw:
 		if w.conf.raws > 0 {
 			w.raws[a%w.conf.raws].act(b, int(c.c))
@@ -182,7 +188,11 @@ func (w *simWorld) leave(a, b int) {
 		}
 		return
 	}
-	w.workers[a%w.conf.workers].drain(b >> 2)
+	if n := w.conf.helpers; n > 0 && a&2 == 0 {
+		w.helpers[a%n].leaves()
+	} else {
+		w.workers[a%w.conf.workers].drain(b >> 2)
+	}
 }
 
 // heal mends the network, lets everybody run again, and waits for the end of
@@ -216,6 +226,13 @@ func (w *simWorld) heal() {
 		for j := range k.jobs {
 			if k.jobs[j].began && k.jobs[j].next == never {
 				k.jobs[j].next = k.now()
+			}
+		}
+	}
+	for i := range w.helpers[:w.conf.helpers] {
+		for j := range w.helpers[i].jobs {
+			if k := &w.helpers[i].jobs[j]; k.next == never {
+				k.next = w.helpers[i].now()
 			}
 		}
 	}
@@ -254,6 +271,11 @@ func (w *simWorld) quiesce() {
 }
 
 func (w *simWorld) registered() bool {
+	for i := range w.helpers[:w.conf.helpers] {
+		if !w.helpers[i].registered() {
+			return false
+		}
+	}
 	for i := range w.workers[:w.conf.workers] {
 		if !w.workers[i].registered() {
 			return false
@@ -278,11 +300,21 @@ func (w *simWorld) allEnded() bool {
 			return false
 		}
 	}
+	for i := range w.guests[:w.conf.guests] {
+		if len(w.guests[i].open) > 0 {
+			return false
+		}
+	}
 	return true
 }
 
 // allFree tells whether no worker has anything left to do, as the brokers see it too.
 func (w *simWorld) allFree() bool {
+	for i := range w.helpers[:w.conf.helpers] {
+		if len(w.helpers[i].jobs) > 0 {
+			return false
+		}
+	}
 	for i := range w.workers[:w.conf.workers] {
 		k := &w.workers[i]
 		if len(k.jobs) > 0 {
@@ -314,6 +346,11 @@ func (w *simWorld) ended() {
 			w.fail("L2: %s of %s never ended", k.calls[c].rid, w.plains[i].name)
 		}
 	}
+	for i := range w.guests[:w.conf.guests] {
+		for _, c := range w.guests[i].open {
+			w.fail("L2: %s of %s never ended", k.calls[c].rid, w.guests[i].name)
+		}
+	}
 	for i := range w.clients[:w.conf.clients] {
 		w.clients[i].mustBeIdle()
 	}
@@ -331,14 +368,22 @@ func (w *simWorld) news() {
 	for i := range w.clients[:w.conf.clients] {
 		w.clients[i].fresh()
 	}
-	for n := 0; n < 100 && !w.allEnded(); n++ {
-		w.run(w.conf.hb/10, true)
+	w.runUntilEnded()
+	for i := range w.guests[:w.conf.guests] { // together they might be too many
+		w.guests[i].call(0, 60*time.Second, 0)
+		w.runUntilEnded()
 	}
 	for i := first; i < len(w.book.calls); i++ {
 		c := &w.book.calls[i]
 		if !c.ended || c.outcome != Executed && c.client < len(w.clients) || c.ran != 1 && !c.harmed {
 			w.fail("L1: %s, asked when all was well: ended %v, handlers %d, finals %d", c.rid, c.ended, c.runs, c.ran)
 		}
+	}
+}
+
+func (w *simWorld) runUntilEnded() {
+	for n := 0; n < 100 && !w.allEnded(); n++ {
+		w.run(w.conf.hb/10, true)
 	}
 }
 

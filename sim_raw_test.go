@@ -48,7 +48,7 @@ func (r *simRaw) act(what, c int) {
 		return
 	}
 	if r.link == nil || !r.link.peerOpen {
-		r.link = w.dial(&r.simProc, r.b, false)
+		r.link = w.dial(&r.simProc, r.b, false, c%w.conf.listeners, OMDP)
 		r.link.book.rude = true
 	}
 	if len(w.book.toks) > 0 && what%16 >= 8 && c&1 == 0 { // somebody else's token
@@ -69,8 +69,15 @@ func (r *simRaw) act(what, c int) {
 		token = strings.Repeat("A", tokenLen)
 	}
 	o := &r.out
+	if w.conf.listeners > 1 && what >= 128 {
+		r.foreign(what, c, token)
+		what = 256
+	}
 	switch what % 16 {
 	case 0:
+		if what == 256 { // it said its word
+			break
+		}
 		r.say("C", "2", w.service(byte(c)&1), r.rid, `"x"`, `{"timeout":`+[...]string{"50", "700", "-1", "x"}[c>>2&3]+`}`)
 	case 1:
 		r.say("C", "4", r.rid)
@@ -124,10 +131,49 @@ func (w *simWorld) rudeRequests(b *simBroker) int {
 	n := 0
 	for _, l := range b.book.links {
 		if l.book.rude {
-			if p := b.d.peers[0][l.id]; p != nil {
+			if p := b.d.peers[l.lis][l.id]; p != nil {
 				n += p.outstanding
 			}
 		}
 	}
 	return n
+}
+
+// foreign sends something of another dialect, be it the link's or not.
+func (r *simRaw) foreign(what, c int, token string) {
+	service := r.w.service(byte(c) & 1)
+	switch what % 16 {
+	case 0:
+		r.say("W", "3", token, r.rid, "0", `"forged"`)
+	case 1:
+		r.say("W", "3", token, "", r.rid, "0", `"forged"`, "{}")
+	case 2:
+		r.say("W", "7", token, "", r.rid)
+	case 3:
+		r.say("W", "4", "", [...]string{`{"concurrency":3}`, `{"concurrency":-1}`, `{}`, "x"}[c&3])
+	case 4:
+		r.say("MDPW02", "\x01", service)
+	case 5:
+		r.say("MDPW02", "\x03", token, "", "forged", "twice")
+	case 6:
+		r.say("MDPW02", "\x04", token, "", "forged")
+	case 7:
+		r.say("", "MDPW01", "\x01", service)
+	case 8:
+		r.say("", "MDPW01", "\x03", token, "", "forged")
+	case 9:
+		r.say("", "MDPC01", service, "x", "y")
+	case 10:
+		r.say("MDPC02", "\x01", service, "x")
+	case 11:
+		r.say("W", "1", service)
+	case 12:
+		r.say("C", "2", service, r.rid, `"x"`, `{"timeout":700,"retry":0,"workerId":"w"}`)
+	case 13:
+		r.say([...]string{"MDPW02", "MDPW01"}[c&1], [...]string{"\x05", "\x06", "\x00", ""}[c>>1&3])
+	case 14:
+		r.say("MDPC02", "\x01", [...]string{"mmi.service", "mmi.stats", "mmi.", "$dir"}[c&3], service)
+	case 15:
+		r.say("W", "6", token, [...]string{r.rid, ""}[c&1], "-1", `{"code":1}`)
+	}
 }

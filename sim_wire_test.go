@@ -17,8 +17,16 @@ func (k *simBook) emitted(b *simBroker, packed []byte) {
 		return
 	}
 	m := &k.m
-	if f := k.frames(packed); !parseAtWorker(f[1:], m) || m.op != opRequest {
-		return
+	wire := l.wire
+	if p := b.d.peers[l.lis][l.id]; l.book.rude && p != nil && p.wire != nil {
+		wire = p.wire
+	}
+	f := k.frames(packed)[1:]
+	if !wire.parseAtWorker(f, m) || m.op != opRequest {
+		if wire == wires[OMDP] || !parseAtWorker(f, m) || m.op != opRequest { // of a dialect that was not known yet
+			return
+		}
+		l.book.vague = l.worker
 	}
 	k.dispatched(b, l, m)
 }
@@ -34,7 +42,7 @@ func (k *simBook) dispatched(b *simBroker, l *simLink, m *message) {
 			w.fail("I7: a token was used before")
 		}
 	}
-	p := b.d.peers[0][l.id]
+	p := b.d.peers[l.lis][l.id]
 	if p != nil && l.book.num == 0 {
 		k.learn(b, l, p)
 	}
@@ -48,6 +56,9 @@ func (k *simBook) dispatched(b *simBroker, l *simLink, m *message) {
 	n := int32(len(k.toks))
 	k.toks = append(k.toks, simTok{inst: -1, link: l, num: l.book.num, heard: b.now()})
 	t := &k.toks[n]
+	if l.wire.opaque {
+		t.form = int(n) % simForms
+	}
 	copy(t.token[:], m.token)
 	b.book.slots[slot] = n
 	l.book.held++
@@ -75,14 +86,14 @@ func (k *simBook) dispatched(b *simBroker, l *simLink, m *message) {
 			}
 		}
 	}
-	if i >= 0 && k.insts[i].rid != string(m.rid) { // the one under its former id
+	if i >= 0 && m.rid != nil && k.insts[i].rid != string(m.rid) { // the one under its former id
 		for _, j := range k.open {
 			if in := &k.insts[j]; int(in.call) == ci && in.b == b && in.tok < 0 && in.rid == string(m.rid) {
 				i = j
 			}
 		}
 	}
-	if i < 0 || k.insts[i].rid != string(m.rid) || k.insts[i].over {
+	if i < 0 || m.rid != nil && k.insts[i].rid != string(m.rid) || k.insts[i].over {
 		w.fail("I2: %s was dispatched, but b%d holds it no more", m.rid, b.num)
 	}
 	in := &k.insts[i]
@@ -99,10 +110,13 @@ func (k *simBook) dispatched(b *simBroker, l *simLink, m *message) {
 		w.fail("I11: %s was dispatched at %v, its deadline was %v", c.rid, now, in.deadline)
 	}
 	if !l.book.rude {
-		if l.peer.host.(*simWorker).service != c.service {
+		if l.serves() != c.service {
 			w.fail("I10: %s went to a worker of another service", c.rid)
 		}
-		k.extras(b, in, m)
+		if l.book.adv {
+			k.extras(b, in, m)
+		}
+		k.dataArrives(c, l, m)
 		if most := l.book.most; l.book.held > most && k.really(b, l) > most {
 			w.fail("I9: %s was given %d requests at a time, it takes %d", l.id, l.book.held, most)
 		}
@@ -124,7 +138,7 @@ func (k *simBook) dispatched(b *simBroker, l *simLink, m *message) {
 // really counts what a worker has by the core: places that it did not beat for
 // were freed.
 func (k *simBook) really(b *simBroker, l *simLink) int {
-	if p := b.d.peers[0][l.id]; p != nil {
+	if p := b.d.peers[l.lis][l.id]; p != nil {
 		l.book.held = p.held
 	}
 	return l.book.held
@@ -153,11 +167,11 @@ func (k *simBook) leastUsed(b *simBroker, l *simLink, c *simCall) {
 		return
 	}
 	for _, o := range b.book.links {
-		if o == l || !o.book.worker || o.book.rude || o.book.drained || o.peer.host.(*simWorker).service != c.service {
+		if o == l || !o.book.worker || o.book.rude || o.book.drained || o.serves() != c.service {
 			continue
 		}
 		if o.book.held < o.book.most && o.book.anySeq < l.book.lastSeq {
-			if p := b.d.peers[0][o.id]; p != nil && p.held == o.book.held && !p.backlog.blocked() && !p.resting && !p.unreachable {
+			if p := b.d.peers[o.lis][o.id]; p != nil && p.held == o.book.held && !p.backlog.blocked() && !p.resting && !p.unreachable && p.clearAt == 0 {
 				k.w.fail("I14: %s got %s before %s, which was used longer ago", l.id, c.rid, o.id)
 			}
 		}
@@ -168,15 +182,15 @@ func (k *simBook) leastUsed(b *simBroker, l *simLink, c *simCall) {
 // the one that was given one longest ago.
 func (k *simBook) leastLoaded(b *simBroker, l *simLink, c *simCall) {
 	had := l.book.held - 1
-	if p := b.d.peers[0][l.id]; b.book.unsure || p == nil || p.held != l.book.held {
+	if p := b.d.peers[l.lis][l.id]; b.book.unsure || p == nil || p.held != l.book.held {
 		return
 	}
 	for _, o := range b.book.links {
-		if o == l || !o.book.worker || o.book.rude || o.book.drained || o.peer.host.(*simWorker).service != c.service || o.book.held >= o.book.most {
+		if o == l || !o.book.worker || o.book.rude || o.book.drained || o.serves() != c.service || o.book.held >= o.book.most {
 			continue
 		}
 		if o.book.held < had || o.book.held == had && o.book.lastSeq < l.book.lastSeq {
-			if p := b.d.peers[0][o.id]; p != nil && p.held == o.book.held && !p.backlog.blocked() && !p.resting && !p.unreachable {
+			if p := b.d.peers[o.lis][o.id]; p != nil && p.held == o.book.held && !p.backlog.blocked() && !p.resting && !p.unreachable && p.clearAt == 0 {
 				k.w.fail("I14: %s, which had %d, got %s before %s, which has %d", l.id, had, c.rid, o.id, o.book.held)
 			}
 		}
@@ -274,7 +288,7 @@ func (k *simBook) queued(in *simInst) bool { return k.coreHas(in, false) }
 
 func (k *simBook) find(in *simInst) *request {
 	d := in.b.d
-	p := d.peers[0][in.link.id]
+	p := d.peers[in.link.lis][in.link.id]
 	if p == nil || p.num != in.num {
 		return nil
 	}
@@ -286,9 +300,20 @@ func (k *simBook) find(in *simInst) *request {
 func (k *simBook) result(b *simBroker, l *simLink, packed []byte, s batch.Status, backlog bool) {
 	f := k.frames(packed)[1:]
 	m := &k.m
-	worker := len(f[0]) > 0 && (f[0][0] == 'W' || f[0][0] == batch.Mark && len(f[0]) > 5 && f[0][5] == 'W')
-	if worker && !parseAtWorker(f, m) || !worker && !parseAtClient(f, m) {
-		k.w.fail("b%d says what nobody can read: %q", b.num, f)
+	worker := l.worker
+	if l.book.rude {
+		worker = len(f[0]) > 0 && (f[0][0] == 'W' || f[0][0] == batch.Mark && len(f[0]) > 5 && f[0][5] == 'W')
+	}
+	if worker && !l.wire.parseAtWorker(f, m) || !worker && !l.wire.parseAtClient(f, m) {
+		switch {
+		case l.book.rude:
+			if m.op = opInvalid; !k.anyRequest(f) {
+				return // what it speaks is not followed
+			}
+			worker = true
+		case !l.book.rude && !l.book.vague || !parseAtWorker(f, m):
+			k.w.fail("b%d says what nobody can read: %q", b.num, f)
+		}
 	}
 	if (len(f) == 1 || m.op >= opHello) && !l.book.adv && !l.book.rude && l.book.num != 0 {
 		k.w.fail("an extension was sent to %s, which did not advertise", l.id)
@@ -319,6 +344,8 @@ func (k *simBook) result(b *simBroker, l *simLink, packed []byte, s batch.Status
 		k.disconnected(b, l)
 	case !worker && m.op == opPartial, !worker && m.op == opReply:
 		k.toClient(b, l, m)
+	case !worker && m.op == opHeartbeat && m.rid == nil && l.wire == wires[OMDP] && !l.book.rude:
+		k.w.fail("%s is told that the broker lives, and does not know what that is", l.id)
 	case !worker && m.op == opHeartbeat && m.rid != nil:
 		if ci := k.callByRID(l, m.rid); ci >= 0 && !l.book.rude {
 			if i := k.at(ci, b, l); i < 0 || k.insts[i].terminal {
@@ -379,24 +406,45 @@ func statusOf(body [][]byte) (status []byte, executed byte) {
 // toClient: I1 to I4, of what a client is sent.
 func (k *simBook) toClient(b *simBroker, l *simLink, m *message) {
 	w := k.w
-	ci := k.callByRID(l, m.rid)
+	ci, i := -1, int32(-1)
+	status, executed := statusIn(l, m)
+	tok, kind, n := -1, byte(0), 0
+	if status == "" && !l.book.rude {
+		tok, kind, n = k.wordIn(l, m)
+	}
+	switch {
+	case l.wire.numbered:
+		if ci = k.callByRID(l, m.rid); ci >= 0 {
+			i = k.sentTo(ci, b, l)
+		}
+	case status != "":
+		ci, i = k.unnumbered(b, l, string(m.service), status, executed)
+	case tok >= 0 && k.toks[tok].inst >= 0:
+		i = k.toks[tok].inst
+		ci = int(k.insts[i].call)
+	default:
+		if ci = k.harmedOn(l); ci >= 0 {
+			i = k.sentTo(ci, b, l)
+		}
+	}
 	if ci < 0 {
 		if !l.book.rude {
-			w.fail("I1: %s was sent a reply to %s, which it did not ask", l.id, m.rid)
+			w.fail("I1: %s was sent a reply to %s, which it did not ask: %q", l.id, m.rid, m.body)
 		}
 		return
 	}
+	if !l.wire.numbered {
+		l.toldOf = append(l.toldOf, int32(ci))
+	}
 	c := &k.calls[ci]
-	i := k.sentTo(ci, b, l)
-	if status, executed := statusOf(m.body); status != nil {
-		k.status(b, l, ci, i, string(status), executed)
+	if status != "" {
+		k.status(b, l, ci, i, status, executed)
 		return
 	}
 	if i < 0 {
 		w.fail("I1: %s was sent a reply to %s, which b%d does not have", l.id, c.rid, b.num)
 	}
 	in := &k.insts[i]
-	tok, kind, n := k.bodyOf(m.body)
 	if in.tok >= 0 && k.toks[in.tok].link.book.rude {
 		c.harmed = true
 		if m.op == opReply {
@@ -408,6 +456,10 @@ func (k *simBook) toClient(b *simBroker, l *simLink, m *message) {
 	switch {
 	case tok < 0:
 		w.fail("I6: %s was sent what nobody with a right to it said: %q", c.rid, m.body)
+	case in.terminal && l.unsure && m.op == opPartial:
+		t := &k.toks[tok]
+		t.put++
+		return
 	case in.terminal:
 		w.fail("I2: %s was sent something after its end", c.rid)
 	case in.link != l || in.num != l.book.num && l.book.num != 0:
@@ -417,7 +469,7 @@ func (k *simBook) toClient(b *simBroker, l *simLink, m *message) {
 	}
 	t := &k.toks[tok]
 	switch {
-	case n != t.put || (kind == 'p') != (m.op == opPartial):
+	case n != t.put && l.wire.partials || (kind == 'p') != (m.op == opPartial):
 		w.fail("I4: %s was sent %c%d after %d partials", c.rid, kind, n, t.put)
 	case m.op == opPartial:
 		t.put++
@@ -448,7 +500,7 @@ func (k *simBook) status(b *simBroker, l *simLink, ci int, i int32, status strin
 		k.close(i)
 		return
 	}
-	ends := status == statusTimeout || status == statusWorkerLost || status == statusSlowClient || status == statusNoWorker || b.book.shut
+	ends := status == statusRejected || status == statusTooLarge && !l.wire.partials || status == statusTimeout || status == statusWorkerLost || status == statusSlowClient || status == statusNoWorker || b.book.shut
 	if i >= 0 && k.insts[i].over && k.insts[i].gone && !k.insts[i].terminal && ends { // written before its client was forgotten
 		k.insts[i].terminal = true
 		return
@@ -457,7 +509,13 @@ func (k *simBook) status(b *simBroker, l *simLink, ci int, i int32, status strin
 		w.fail("I2: %s was sent %s, it is owed none: i %d", c.rid, status, i)
 	}
 	in := &k.insts[i]
-	if executed == 'f' && in.tok >= 0 && k.toks[in.tok].skipped && k.toks[in.tok].got { // the worker said so
+	if l.unsure { // as many as there are requests is all that can be told
+		in.terminal = true
+		k.close(i)
+		return
+	}
+	tellsRan := l.wire == wires[OMDP] || l.wire.opaque
+	if (executed == 'f' || !tellsRan) && in.tok >= 0 && k.toks[in.tok].skipped && k.toks[in.tok].got { // the worker said so
 		in.reported, in.terminal = true, true
 		k.close(i)
 		return
@@ -467,7 +525,9 @@ func (k *simBook) status(b *simBroker, l *simLink, ci int, i int32, status strin
 		w.fail("C4: %s ended with %s as not executed, a worker has it", c.rid, status)
 	case status == statusTimeout && b.now() < in.deadline:
 		w.fail("I3: TIMEOUT of %s %v before its deadline", c.rid, in.deadline-b.now())
-	case status == statusTimeout && executed != 'f' && !in.dispatched:
+	case status == statusRejected && !in.rejected:
+		w.fail("%s ended with %s, and was not handed back", c.rid, status)
+	case status == statusTimeout && executed != 'f' && !in.dispatched && tellsRan:
 		w.fail("C4: TIMEOUT of %s, which no worker had, is not told as not executed", c.rid)
 	case status == statusWorkerLost && !(in.left && in.cause) && !k.lostCause(b, in):
 		w.fail("W_ERROR of %s, whose worker is well", c.rid)
@@ -476,24 +536,14 @@ func (k *simBook) status(b *simBroker, l *simLink, ci int, i int32, status strin
 	k.close(i)
 }
 
-// lostCause: I19, I20: the worker is gone, or was silent about the request for long enough.
-func (k *simBook) lostCause(b *simBroker, in *simInst) bool {
-	if in.tok < 0 {
-		return false
-	}
-	t := &k.toks[in.tok]
-	return t.done || t.num != t.link.book.num || t.link.book.num == 0 || t.link.book.rude ||
-		b.now()-max(t.heard, b.mustOf) >= t.link.book.told*time.Duration(k.w.conf.liveness)
-}
-
 // What users get.
 
 // partial: C3: in order, of one handler, the call's own.
-func (k *simBook) partial(c *simCall, m *message) {
-	tok, kind, n := k.bodyOf(m.body)
+func (k *simBook) partial(c *simCall, l *simLink, m *message) {
 	if c.harmed {
 		return
 	}
+	tok, kind, n := k.wordIn(l, m)
 	switch {
 	case c.ended:
 		k.w.fail("C1: %s was given a partial after its end", c.rid)
@@ -508,14 +558,14 @@ func (k *simBook) partial(c *simCall, m *message) {
 }
 
 // final: C1, C3: once, after all the partials before it. It reports whether a handler said it.
-func (k *simBook) final(c *simCall, m *message) bool {
+func (k *simBook) final(c *simCall, l *simLink, m *message) bool {
 	if c.ended {
 		k.w.fail("C1: %s ended twice", c.rid)
 	}
-	if status, _ := statusOf(m.body); status != nil || c.harmed {
+	if status, _ := statusIn(l, m); status != "" || c.harmed {
 		return false
 	}
-	tok, kind, n := k.bodyOf(m.body)
+	tok, kind, n := k.wordIn(l, m)
 	switch {
 	case tok < 0 || kind == 'p' || k.toks[tok].inst < 0 || &k.calls[k.insts[k.toks[tok].inst].call] != c:
 		k.w.fail("C3: %s was given what is not its own: %q", c.rid, m.body)

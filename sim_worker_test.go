@@ -1,6 +1,8 @@
 package omdp
 
 import (
+	"encoding/json"
+	"fmt"
 	"time"
 
 	"github.com/zmq-omdp/omdp/internal/batch"
@@ -107,7 +109,7 @@ func (k *simWorker) connOf(l *simLink) *simConn {
 
 func (c *simConn) dial() {
 	k := c.k
-	c.link = k.w.dial(&k.simProc, c.b, true)
+	c.link = k.w.dial(&k.simProc, c.b, true, 0, OMDP)
 	c.redial = never
 	c.sess.open()
 	appendReady(&k.out, k.w.service(k.service), k.caps())
@@ -392,7 +394,7 @@ func (k *simWorker) begins(j *simJob) {
 	}
 	c := &k.w.book.calls[j.call]
 	c.runs++
-	if !j.t.req.data.raw && string(j.t.req.data.b) != string(k.w.data(int(j.call))) {
+	if want := simValue(fmt.Sprintf("c%04x", c.n), c.form, j.link.sees())[0]; j.t.req.data.raw == json.Valid(want) && c.form != asJSON || !j.t.req.data.raw && string(j.t.req.data.b) != string(want) {
 		k.w.fail("the handler of %s was given %q", c.rid, j.t.req.data.b)
 	}
 	switch {

@@ -90,13 +90,17 @@ type simConf struct {
 	tight    bool
 	policies [2]DispatchPolicy // of the services
 	frame    int64             // of the brokers, in bytes; 0: they know no pieces
+	simDialects
 }
 
 const (
 	simBrokers = 2
 	simWorkers = 3
-	simClients = 4 // with those without a table
+	simTables  = 2
 	simPlains  = 2
+	simGuests  = 3 // clients of other dialects
+	simClients = simTables + simPlains + simGuests
+	simHelpers = 2 // workers of other dialects
 	simRaws    = 2
 )
 
@@ -122,6 +126,7 @@ func simScene(head uint64) simConf {
 	c.credit = [...]int64{0, 250, 2500}[next(3)]
 	c.tight = next(4) == 0
 	c.frame = simFrame(c.head)
+	c.dialects()
 	switch mix64(c.head) % 8 {
 	case 0:
 		c.policies = [2]DispatchPolicy{LeastLoaded, LeastRecentlyUsed}
@@ -161,8 +166,10 @@ type simWorld struct {
 	now     instant
 	brokers [simBrokers]simBroker
 	workers [simWorkers]simWorker
-	clients [simClients - simPlains]simClient
+	clients [simTables]simClient
 	plains  [simPlains]simPlain
+	guests  [simGuests]simGuest
+	helpers [simHelpers]simHelper
 	raws    [simRaws]simRaw
 	procs   []*simProc
 	book    simBook
@@ -208,6 +215,14 @@ func newSimWorld() *simWorld {
 		p := &w.plains[i]
 		p.w, p.num, p.name, p.host = w, len(w.clients)+i, fmt.Sprint("p", i), p
 	}
+	for i := range w.guests {
+		g := &w.guests[i]
+		g.w, g.num, g.name, g.host = w, simTables+simPlains+i, fmt.Sprint("g", i), g
+	}
+	for i := range w.helpers {
+		h := &w.helpers[i]
+		h.w, h.num, h.name, h.host = w, i, fmt.Sprint("h", i), h
+	}
 	for i := range w.raws {
 		r := &w.raws[i]
 		r.w, r.num, r.name, r.host = w, i, fmt.Sprint("x", i), r
@@ -219,6 +234,7 @@ func (w *simWorld) limits() limits {
 	l := simLimits
 	l.heartbeat, l.liveness = w.conf.hb, w.conf.liveness
 	l.window, l.finished, l.frame = w.conf.window, 1000, 1<<20
+	l.dropPartials, l.inProgress = w.conf.drop, w.conf.inProgress
 	if w.conf.tight {
 		l.serviceQueue, l.totalQueue, l.outstanding = 3, 5, 4
 		l.outbox = 8
@@ -272,6 +288,20 @@ func (w *simWorld) reset(head uint64) {
 		p.simProc.start()
 		w.procs = append(w.procs, &p.simProc)
 	}
+	for i := range w.guests[:w.conf.guests] {
+		g := &w.guests[i]
+		g.b, g.is, g.lis, g.many = &w.brokers[i%w.conf.brokers], w.conf.guestIs[i], w.conf.guestAt[i], w.conf.guestMany[i]
+		g.hb, g.skew = w.conf.hb, time.Second*time.Duration(i+11)
+		g.simProc.start()
+		w.procs = append(w.procs, &g.simProc)
+	}
+	for i := range w.helpers[:w.conf.helpers] {
+		h := &w.helpers[i]
+		h.b, h.is, h.service = &w.brokers[i%w.conf.brokers], w.conf.helperIs[i], byte(i%w.conf.services)
+		h.conc, h.hb, h.skew = 1+int(head>>(48+i)&1), w.conf.hb, time.Second*time.Duration(i+15)
+		h.simProc.start()
+		w.procs = append(w.procs, &h.simProc)
+	}
 	for i := range w.raws[:w.conf.raws] {
 		r := &w.raws[i]
 		r.b = &w.brokers[i%w.conf.brokers]
@@ -304,6 +334,8 @@ func (w *simWorld) clientOf(l *simLink) int {
 	case *simPlain:
 		return h.num
 	case *simClient:
+		return h.num
+	case *simGuest:
 		return h.num
 	}
 	return -1

@@ -158,7 +158,7 @@ type workerSession struct {
 }
 
 func newWorkerSession(heartbeat time.Duration, liveness, concurrency int) workerSession {
-	return workerSession{wire: wires[OMDP], heartbeat: heartbeat, liveness: liveness, concurrency: concurrency, claim: concurrency, byKey: map[string]*task{}, due: never,
+	return workerSession{wire: wires[native], heartbeat: heartbeat, liveness: liveness, concurrency: concurrency, claim: concurrency, byKey: map[string]*task{}, due: never,
 		maxBody: defaultMaxBody, room: &bodyRoom{size: 4 * defaultMaxBody, window: defaultWindow, maxWindow: defaultMaxWindow}}
 }
 
