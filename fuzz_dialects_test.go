@@ -62,7 +62,7 @@ func fuzzCodec(f *testing.F, at string) {
 			return
 		}
 		switch {
-		case m.dialect != w.dialect, m.rid != nil && !validRID(m.rid), m.token != nil && !validToken(m.token), m.service != nil && !validService(m.service), m.level < 0:
+		case m.dialect != w.dialect, m.rid != nil && !validRID(m.rid), m.token != nil && !validToken(m.token), m.service != nil && !validService(m.service), m.level < levelAny:
 			t.Fatalf("%v: %q was taken as %s", w.dialect, frames, m.show())
 		case m.caps != nil || m.extra != nil || m.pieces || m.credit != 0 || m.op > opReject:
 			t.Fatalf("%v: %q has what only OMDP has: %s", w.dialect, frames, m.show())
@@ -88,8 +88,15 @@ func fuzzCodec(f *testing.F, at string) {
 		case m.op == opHeartbeat && at == "worker":
 			w.appendBeat(&o, "id", m.token, m.rid)
 			skip = 1
-		case m.op == opHeartbeat && m.level > 0:
-			w.appendWorkerBeat(&o, m.level, "", "")
+		case m.op == opHeartbeat && m.level != 0:
+			n := m.level
+			switch n {
+			case levelNone:
+				n = 0
+			case levelAny:
+				n = -1
+			}
+			w.appendWorkerBeat(&o, n, "", "")
 		case m.op == opDisconnect && at == "worker":
 			w.appendFarewell(&o, "id")
 			skip = 1
