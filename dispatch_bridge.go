@@ -21,6 +21,9 @@ type bridge struct {
 
 // forget lets go what a request kept.
 func (d *dispatcher) forget(b *bridge) {
+	if b.name == "" && !b.has && !b.some && b.back == 0 && b.parts == nil { // as between two peers of this library
+		return
+	}
 	d.letGoKept(b)
 	d.joined -= b.size
 	last := *b
@@ -62,7 +65,12 @@ func (d *dispatcher) read(l int, id []byte, f [][]byte, m *message) bool {
 		}
 		return ok
 	}
-	if p.unclear && parseUnclear(f, m) || p.wire.parseAtBroker(f, m) && !m.strange() {
+	switch {
+	case p.adv: // what most are, without a detour
+		if parseAtBroker(f, m) && !m.strange() {
+			return true
+		}
+	case p.unclear && parseUnclear(f, m) || p.wire.parseAtBroker(f, m) && !m.strange():
 		return true
 	}
 	d.stranger = p.wire

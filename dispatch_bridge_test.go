@@ -1,6 +1,8 @@
 package omdp
 
 import (
+	"reflect"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -173,7 +175,7 @@ func TestFramesThatFit(t *testing.T) {
 		got := s.do("mdp02:w> MDPW02|\\x04|T1||" + part + "|" + part + "|" + part[:c.frame/3] + "\n")
 		want := `a< C|3|r1|{"status":200,"msg":["` + part + `","` + part + `","` + part[:c.frame/3] + `"]}`
 		if !c.fits {
-			want = `a< C|3|r1|{"status":"PROTOCOL"}`
+			want = `a< C|3|r1|{"status":"TOO_LARGE"}`
 		}
 		if len(got) != 1 || got[0] != want {
 			t.Errorf("frames of %d bytes: sent %.100q, want %.100q", c.frame, got, want)
@@ -192,5 +194,28 @@ func TestJoinedFrames(t *testing.T) {
 	}
 	if got := s.do("mdp02:w> MDPW02|\\x03|T1||\n"); len(got) != 1 || got[0] != `mdp01:c< |MDPC01|s|{"status":"TOO_LARGE"}` || s.d.joined != 0 {
 		t.Errorf("got %q, %d bytes are kept", got, s.d.joined)
+	}
+}
+
+// TestResetForgets: nothing of one message is left in the next, but memory.
+func TestResetForgets(t *testing.T) {
+	all := [][]byte{{1}}
+	m := message{
+		worker: true, op: opReply, service: all[0], rid: all[0], token: all[0], data: all[0], form: formRaw, pieces: true, options: all[0], extra: all[0],
+		body: all, caps: all[0], cause: all[0], credit: 1, window: 1, dialect: MDP02, said: saidError, code: "x", executed: "true", level: 1, marks: true,
+		from: &peer{}, scratch: all, packed: all[0], one: [1][]byte{all[0]},
+	}
+	kept := []string{"code", "from", "scratch", "packed", "one"}
+	v := reflect.ValueOf(&m).Elem()
+	for i := range v.NumField() {
+		if v.Field(i).IsZero() {
+			t.Fatalf("%s is not set here", v.Type().Field(i).Name)
+		}
+	}
+	m.reset()
+	for i := range v.NumField() {
+		if name := v.Type().Field(i).Name; v.Field(i).IsZero() == slices.Contains(kept, name) {
+			t.Errorf("%s: zero %v after a reset", name, v.Field(i).IsZero())
+		}
 	}
 }

@@ -313,8 +313,12 @@ func (d *dispatcher) dispatch(r *request, w *peer, data, options []byte, f form)
 			x.remaining = max(int64((r.deadline.at-d.now)/time.Millisecond), 1)
 		}
 	}
-	d.work = work{token: sl.token[:], rid: r.rid(), service: r.asks(), data: data, options: options, form: f, pieces: r.more != 0, x: x}
-	w.wire.appendWork(d.open(w), w.id, &d.work)
+	if o := d.open(w); w.wire.extends { // the same as its codec does, without a detour
+		appendDispatch(o, w.id, sl.token[:], r.rid(), data, options, markOf(f == formRaw, r.more != 0), x)
+	} else {
+		d.work = work{token: sl.token[:], rid: r.rid(), service: r.asks(), data: data, options: options, form: f}
+		w.wire.appendWork(o, w.id, &d.work)
+	}
 	d.close(w, origin{slot: sl, gen: sl.gen})
 	if !w.wire.extends || d.original != nil {
 		d.retain(r, w, data, options, f)
@@ -348,34 +352,12 @@ func (d *dispatcher) onReply(w *peer, m *message) {
 	final := m.op == opReply
 	sl.progress = d.now
 	r := sl.req
-	if r != nil {
-		if r.client.body > 0 && m.form == formLoose && len(m.body) > 1 { // it is as large as the array will be
-			d.text = appendArray(d.text[:0], m.body)
-			m.says(saidValue, "", formJSON, d.text)
-		}
-		if !r.client.fits(m) || !final && !d.within(sl, m) {
-			d.breach(r)
+	switch {
+	case r != nil:
+		if !d.onResult(w, sl, r, m) {
 			return
 		}
-		if !final {
-			sl.partial = true
-			d.stats.Partials++
-			if r.client.wire.partials {
-				d.forward(r, m)
-			} else {
-				d.join(r, m)
-			}
-			return
-		}
-		if r.bridge.parts != nil {
-			d.finishJoined(r, m)
-		}
-		d.forward(r, m)
-		d.stats.Completed++
-		w.service.completed++
-		r.reported = true
-		d.removeRequest(r)
-	} else if !final {
+	case !final:
 		d.stats.Dropped++
 		return
 	}
@@ -386,15 +368,56 @@ func (d *dispatcher) onReply(w *peer, m *message) {
 	d.pump(w.service)
 }
 
+// onResult passes a partial or final of a request on, and reports whether its
+// place is free by it.
+func (d *dispatcher) onResult(w *peer, sl *slot, r *request, m *message) bool {
+	final := m.op == opReply
+	if r.client.body > 0 && m.form == formLoose && len(m.body) > 1 { // it is as large as the array will be
+		d.text = appendArray(d.text[:0], m.body)
+		m.says(saidValue, "", formJSON, d.text)
+	}
+	if !r.client.fits(m) || !final && !d.within(sl, m) {
+		if w.adv {
+			d.breach(r)
+			return false
+		}
+		d.stats.Unfit++ // nobody told it how much the client takes
+		d.end(r, statusTooLarge, "", causeProtocol)
+		return final && sl.worker == w
+	}
+	if !final {
+		sl.partial = true
+		d.stats.Partials++
+		if r.client.wire.partials {
+			d.forward(r, m)
+		} else {
+			d.join(r, m)
+		}
+		return false
+	}
+	if r.bridge.parts != nil {
+		d.finishJoined(r, m)
+	}
+	d.forward(r, m)
+	d.stats.Completed++
+	w.service.completed++
+	r.reported = true
+	d.removeRequest(r)
+	return true
+}
+
 // forward passes a payload on: unchanged between two peers of one dialect, else
 // as the client's has it.
 func (d *dispatcher) forward(r *request, m *message) {
 	c := r.client
 	o := d.openReply(c)
-	if m.op == opPiece {
+	switch {
+	case m.op == opPiece:
 		d.m1[0] = m.data
 		appendToClient(o, c.id, m.op, m.rid, d.m1[:])
-	} else {
+	case c.adv && m.said == saidNative: // as its codec does
+		appendToClient(o, c.id, m.op, r.rid(), m.body)
+	default:
 		m.marks = c.adv
 		c.wire.appendReply(o, target{c.id, r.asks(), r.rid()}, m)
 	}

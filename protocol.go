@@ -170,9 +170,19 @@ func (m *message) open(f [][]byte) [][]byte {
 	return inner
 }
 
+// reset forgets the last message, but for memory and its sender. It writes the
+// fields one by one: as a whole, with what is kept, they would be copied twice.
+func (m *message) reset() {
+	m.worker, m.op, m.form, m.pieces = false, opInvalid, formJSON, false
+	m.service, m.rid, m.token, m.data, m.options = nil, nil, nil, nil, nil
+	m.extra, m.body, m.caps, m.cause = nil, nil, nil, nil
+	m.credit, m.window = 0, 0
+	m.dialect, m.said, m.level, m.marks, m.executed = Auto, saidNative, 0, false, "" // code says nothing without said
+}
+
 // parseHeader reads the first two frames.
 func parseHeader(f [][]byte, m *message) bool {
-	*m = message{scratch: m.scratch, packed: m.packed, from: m.from}
+	m.reset()
 	if len(f) < 2 || len(f) > maxFrames || len(f[0]) != 1 {
 		return false
 	}

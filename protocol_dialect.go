@@ -510,7 +510,8 @@ func parseFirst(x Dialect, f [][]byte, m *message) bool {
 		m.dialect = x
 		return false
 	}
-	*m = message{scratch: m.scratch, packed: m.packed, from: m.from, dialect: n.dialect, worker: saysWorker(f)}
+	m.reset()
+	m.dialect, m.worker = n.dialect, saysWorker(f)
 	return false
 }
 

@@ -26,7 +26,8 @@ const maxReplyFrames = 1024
 
 // header reads what comes before the command, and returns the rest.
 func (c *mdpCodec) header(f [][]byte, m *message, most int) ([][]byte, bool) {
-	*m = message{scratch: m.scratch, packed: m.packed, from: m.from, dialect: c.dialect}
+	m.reset()
+	m.dialect = c.dialect
 	if c.empty {
 		if len(f) == 0 || len(f[0]) != 0 {
 			return nil, false
