@@ -39,7 +39,9 @@ func TestOurs(t *testing.T) {
 	t.Parallel()
 	k := load(t)
 	var checks checks
-	results := Run(t.Context(), k.Scripts, Options{Driver: Ours(), Parallel: 32, Patience: patience, Trace: true, matched: checks.matched})
+	o := Options{Driver: Ours(), Parallel: 32, Patience: patience, Trace: true, matched: checks.matched}
+	results := Run(t.Context(), k.Scripts, o)
+	again(t, k, results, o)
 	failed := false
 	for _, r := range results {
 		deviates := deviates(r.Script)
@@ -71,6 +73,17 @@ func TestOurs(t *testing.T) {
 	}
 	if !failed && string(have) != k.Document(results) {
 		t.Error("docs/conformance.md is not what the kit says: run make conformance")
+	}
+}
+
+// again plays what failed of what only should be, or may, a few times more: that a
+// peer beats where it need not is how a busy machine keeps time, once.
+func again(t *testing.T, k *Kit, results []Result, o Options) {
+	for i := range results {
+		for n := 0; n < 5 && results[i].Failed() && !k.bindingOf(results[i].Script); n++ {
+			t.Logf("%s: again, after line %d: %s, got %s", results[i].Script.Name, results[i].Line, results[i].Step, results[i].Got)
+			results[i] = Run(t.Context(), []*Script{results[i].Script}, o)[0]
+		}
 	}
 }
 

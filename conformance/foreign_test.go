@@ -69,7 +69,10 @@ func TestForeignBroker(t *testing.T) {
 
 // atBroker runs all scripts that can be run and returns how many passed.
 func atBroker(t *testing.T, d *Foreign) (ran int) {
-	for _, r := range Run(t.Context(), load(t).Scripts, Options{Driver: d, Parallel: 64, Patience: patience, Trace: true}) {
+	k, o := load(t), Options{Driver: d, Parallel: 64, Patience: patience, Trace: true}
+	results := Run(t.Context(), k.Scripts, o)
+	again(t, k, results, o)
+	for _, r := range results {
 		if r.Failed() != deviates(r.Script) && r.Skipped == "" {
 			t.Errorf("%v: %s: line %d: %s\nwant %s\ngot  %s\n%s", d.Dialects, r.Script.Name, r.Line, r.Step, r.Want, r.Got, strings.Join(r.Trace, "\n"))
 		}

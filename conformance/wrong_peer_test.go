@@ -302,11 +302,8 @@ func findFaults(t *testing.T, driver func(fault string) Driver, faults []fault) 
 				o.Patience = 500 * time.Millisecond
 			}
 			results[i] = Run(t.Context(), k.Select(f.found), o)
-			for j := range results[i] {
-				// A heartbeat too many, where one was late for a moment: again.
-				for n := 0; n < 5 && f.name == "" && results[i][j].Failed() && deviates(results[i][j].Script); n++ {
-					results[i][j] = Run(t.Context(), []*Script{results[i][j].Script}, o)[0]
-				}
+			if f.name == "" {
+				again(t, k, results[i], o)
 			}
 		})
 	}
