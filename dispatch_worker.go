@@ -398,10 +398,10 @@ func (d *dispatcher) onResult(w *peer, sl *slot, r *request, m *message) bool {
 	if r.bridge.parts != nil {
 		d.finishJoined(r, m)
 	}
+	r.reported = !m.neverBegan()
 	d.forward(r, m)
 	d.stats.Completed++
 	w.service.completed++
-	r.reported = true
 	d.removeRequest(r)
 	return true
 }

@@ -54,6 +54,18 @@ func appendPayload(o *batch.Out, m *message) {
 	}
 }
 
+// neverBegan tells whether a final is a worker's word that no handler ran:
+// {"status":WORD,"executed":false}.
+func (m *message) neverBegan() bool {
+	const head, tail = `{"status":"`, `,"executed":false}`
+	if m.said != saidNative {
+		return m.said == saidStatus && m.executed == "false"
+	}
+	b := m.body[0]
+	n := len(b) - len(tail)
+	return len(m.body) == 1 && n > len(head) && n <= len(head)+maxRID && string(b[n:]) == tail && string(b[:len(head)]) == head
+}
+
 // size is about how many bytes a payload has.
 func (m *message) size() (n int) {
 	for _, f := range m.body {
