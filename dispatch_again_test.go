@@ -183,7 +183,7 @@ func (g *againGame) held() (all [][2]string) {
 func (g *againGame) reply(command string) {
 	held := g.held()
 	if len(held) == 0 {
-		g.t.Skip()
+		g.t.Skip("no worker holds a request")
 	}
 	h := rapid.SampledFrom(held).Draw(g.t, "held")
 	r := g.rids[h[1]]

@@ -1,6 +1,10 @@
 package omdp
 
-import "github.com/zmq-omdp/omdp/internal/batch"
+import (
+	"bytes"
+
+	"github.com/zmq-omdp/omdp/internal/batch"
+)
 
 // omdpCodec is OMDP among the dialects; protocol.go and protocol_encode.go have
 // its frames.
@@ -61,9 +65,11 @@ func (m *message) neverBegan() bool {
 	if m.said != saidNative {
 		return m.said == saidStatus && m.executed == "false"
 	}
-	b := m.body[0]
-	n := len(b) - len(tail)
-	return len(m.body) == 1 && n > len(head) && n <= len(head)+maxRID && string(b[n:]) == tail && string(b[:len(head)]) == head
+	if b := m.body[0]; len(m.body) == 1 && len(b) > len(head) && string(b[:len(head)]) == head {
+		_, rest, _ := bytes.Cut(b[len(head):], []byte{'"'})
+		return string(rest) == tail
+	}
+	return false
 }
 
 // size is about how many bytes a payload has.
