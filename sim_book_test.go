@@ -58,6 +58,7 @@ type simCall struct {
 type simOwed struct {
 	call int
 	link *simLink
+	gone bool // the peer was forgotten since then
 }
 
 // simInst is one acceptance of a REQUEST.
@@ -455,14 +456,15 @@ func (k *simBook) request(b *simBroker, l *simLink, m *message) {
 			k.close(old)
 		}
 		if st.Dropped == was.Dropped {
-			k.owed = append(k.owed, simOwed{ci, l})
+			k.owed = append(k.owed, simOwed{call: ci, link: l})
 		}
 	}
 }
 
-// refused settles one answer that is owed for a refused REQUEST.
-func (k *simBook) refused(ci int, l *simLink) bool {
-	i := slices.Index(k.owed, simOwed{ci, l})
+// refused settles one answer that is owed for a refused REQUEST. One that was
+// owed to a peer that was forgotten (gone) may have been written before.
+func (k *simBook) refused(ci int, l *simLink, gone bool) bool {
+	i := slices.Index(k.owed, simOwed{ci, l, gone})
 	if i < 0 {
 		return false
 	}

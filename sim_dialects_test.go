@@ -310,7 +310,7 @@ func (k *simBook) unnumbered(b *simBroker, l *simLink, service, status string, e
 	switch status {
 	case statusOverloaded, statusDuplicate, statusNoWorker, statusMalformed, statusDraining:
 		for _, o := range k.owed {
-			if o.link == l && k.w.service(k.calls[o.call].service) == service {
+			if o.link == l && !o.gone && k.w.service(k.calls[o.call].service) == service {
 				return o.call, -1
 			}
 		}

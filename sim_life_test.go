@@ -83,6 +83,9 @@ func (k *simBook) forgot(b *simBroker, l *simLink) {
 				k.close(k.open[j])
 			}
 		}
+		for j := range k.owed {
+			k.owed[j].gone = k.owed[j].gone || k.owed[j].link == l
+		}
 	}
 	lb := &l.book
 	lb.num, lb.worker, lb.adv, lb.held, lb.gone, lb.owedEnd, lb.drained = 0, false, false, 0, true, 0, false

@@ -490,7 +490,7 @@ func (k *simBook) status(b *simBroker, l *simLink, ci int, i int32, status strin
 			return
 		}
 	case statusOverloaded, statusDuplicate, statusNoWorker, statusMalformed, statusDraining:
-		if k.refused(ci, l) {
+		if k.refused(ci, l, false) || (i < 0 || k.insts[i].over) && k.refused(ci, l, true) {
 			return
 		}
 	}
@@ -515,8 +515,8 @@ func (k *simBook) status(b *simBroker, l *simLink, ci int, i int32, status strin
 		return
 	}
 	tellsRan := l.wire == wires[OMDP] || l.wire.opaque
-	if (executed == 'f' || !tellsRan) && in.tok >= 0 && k.toks[in.tok].skipped && k.toks[in.tok].got { // the worker said so
-		in.reported, in.terminal = true, true
+	if (executed == 'f' || !tellsRan) && in.tok >= 0 && k.toks[in.tok].skipped && k.toks[in.tok].got { // the worker said so; a later attempt may be accepted
+		in.terminal = true
 		k.close(i)
 		return
 	}
