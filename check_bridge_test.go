@@ -71,7 +71,7 @@ func (k *checker) checkBridges() {
 		base, _, _ := strings.Cut(s.name, "@")
 		n := 0
 		for _, o := range d.versions[base] {
-			if o == s {
+			if o.service == s {
 				n++
 			}
 		}

@@ -176,16 +176,16 @@ type dispatcher struct {
 	clock    clock
 	due      instant // what deadline returned last
 
-	dialects  []Dialect             // by listener
-	stranger  *wire                 // the dialect of the last message that could not be read, for an answer to it
-	wrong     string                // … which is not one that it may be in; else empty
-	nextRID   uint64                // the last id made for a request that came without
-	ridText   []byte                // … in decimal
-	versions  map[string][]*service // services of workers that told a version, by name without it
-	wildcards int                   // services that stand for all names with their beginning
-	nameText  []byte                // scratch
-	joined    int64                 // bytes of partials that wait for their finals
-	peers     []map[string]*peer    // by listener, then by routing id
+	dialects  []Dialect              // by listener
+	stranger  *wire                  // the dialect of the last message that could not be read, for an answer to it
+	wrong     string                 // … which is not one that it may be in; else empty
+	nextRID   uint64                 // the last id made for a request that came without
+	ridText   []byte                 // … in decimal
+	versions  map[string][]versioned // services of workers that told a version, by name without it, the newest first
+	wildcards int                    // services that stand for all names with their beginning
+	nameText  []byte                 // scratch
+	joined    int64                  // bytes of partials that wait for their finals
+	peers     []map[string]*peer     // by listener, then by routing id
 	requests  requestTable
 	finished  finished
 	services  map[string]*service
@@ -238,7 +238,7 @@ func newDispatcher(lim limits, self caps, seed [32]byte, listeners int) *dispatc
 		peers:    make([]map[string]*peer, listeners),
 		boxes:    make([]outbox, listeners),
 		dialects: make([]Dialect, listeners),
-		services: map[string]*service{}, queues: map[queueKey]*clientQueue{}, versions: map[string][]*service{},
+		services: map[string]*service{}, queues: map[queueKey]*clientQueue{}, versions: map[string][]versioned{},
 	}
 	for i := range d.dialects {
 		d.dialects[i] = native

@@ -3,7 +3,6 @@ package omdp
 import (
 	"bytes"
 	"slices"
-	"strconv"
 	"strings"
 )
 
@@ -25,12 +24,12 @@ func (d *dispatcher) learn(s *service, w *wire) {
 // name files a service whose name stands for more than itself.
 func (d *dispatcher) name(s *service) bool {
 	base, version, at := strings.Cut(s.name, "@")
-	_, exact := parseVersion(version)
+	v, exact := parseVersion(version)
 	switch {
 	case strings.HasSuffix(s.name, "*"):
 		d.wildcards++
 	case at && exact:
-		d.versions[base] = append(d.versions[base], s)
+		d.versions[base] = newer(d.versions[base], s, v)
 	default:
 		return false
 	}
@@ -62,7 +61,7 @@ func (d *dispatcher) unversion(s *service) {
 		return
 	}
 	base, _, _ := strings.Cut(s.name, "@")
-	d.versions[base] = slices.DeleteFunc(d.versions[base], func(x *service) bool { return x == s })
+	d.versions[base] = slices.DeleteFunc(d.versions[base], func(x versioned) bool { return x.service == s })
 	if len(d.versions[base]) == 0 {
 		delete(d.versions, base)
 	}
@@ -169,185 +168,4 @@ func (d *dispatcher) move(r *request, to *service) {
 	r.service = to
 	to.requests++
 	d.enqueue(r, false)
-}
-
-// version is a release, by semantic versioning; pre is what follows a minus.
-type version struct {
-	n   [3]uint64
-	pre string
-}
-
-// parseVersion reads 1.2.3, v1.2.3, 1.2.3-pre; what follows a plus is ignored.
-func parseVersion(s string) (v version, ok bool) {
-	v, parts, ok := parsePartial(s)
-	return v, ok && parts == 3
-}
-
-// parsePartial reads a version of which the last numbers may be missing, or x or *.
-func parsePartial(s string) (v version, parts int, ok bool) {
-	s = strings.TrimPrefix(strings.TrimPrefix(s, "="), "v")
-	s, _, _ = strings.Cut(s, "+")
-	s, v.pre, _ = strings.Cut(s, "-")
-	if s == "" {
-		return v, 0, true
-	}
-	open := false
-	for i, f := range strings.Split(s, ".") {
-		if i == 3 {
-			return v, 0, false
-		}
-		if f == "x" || f == "X" || f == "*" {
-			open = true
-			continue
-		}
-		n, err := strconv.ParseUint(f, 10, 53)
-		if err != nil || open {
-			return v, 0, false
-		}
-		v.n[i] = n
-		parts = i + 1
-	}
-	return v, parts, true
-}
-
-func (v version) compare(w version) int {
-	if c := slices.Compare(v.n[:], w.n[:]); c != 0 {
-		return c
-	}
-	switch {
-	case v.pre == w.pre:
-		return 0
-	case v.pre == "":
-		return 1
-	case w.pre == "":
-		return -1
-	}
-	return comparePre(strings.Split(v.pre, "."), strings.Split(w.pre, "."))
-}
-
-func comparePre(a, b []string) int {
-	for i := range min(len(a), len(b)) {
-		x, errX := strconv.ParseUint(a[i], 10, 53)
-		y, errY := strconv.ParseUint(b[i], 10, 53)
-		c := strings.Compare(a[i], b[i])
-		switch {
-		case errX == nil && errY == nil:
-			c = int(min(max(int64(x)-int64(y), -1), 1))
-		case errX == nil:
-			c = -1
-		case errY == nil:
-			c = 1
-		}
-		if c != 0 {
-			return c
-		}
-	}
-	return len(a) - len(b)
-}
-
-// bestVersion is the newest of services with workers that a range allows.
-func bestVersion(all []*service, wanted string) (best *service) {
-	var newest version
-	for _, s := range all {
-		_, text, _ := strings.Cut(s.name, "@")
-		v, ok := parseVersion(text)
-		if ok && s.workers > 0 && allows(wanted, v) && (best == nil || v.compare(newest) > 0) {
-			best, newest = s, v
-		}
-	}
-	return best
-}
-
-// allows tells whether a range, as npm writes them, allows a version:
-// alternatives by ||, of comparisons that all hold.
-func allows(wanted string, v version) bool {
-	for alternative := range strings.SplitSeq(wanted, "||") {
-		if allowsAll(strings.Fields(alternative), v) {
-			return true
-		}
-	}
-	return false
-}
-
-func allowsAll(comparisons []string, v version) bool {
-	sameRelease := v.pre == "" // a pre-release is allowed only by one of its own release
-	for i := 0; i < len(comparisons); i++ {
-		c := comparisons[i]
-		if i+2 < len(comparisons) && comparisons[i+1] == "-" { // 1.2.3 - 2.3.4
-			if !within(">=", c, v, &sameRelease) || !within("<=", comparisons[i+2], v, &sameRelease) {
-				return false
-			}
-			i += 2
-			continue
-		}
-		n := len(c) - len(strings.TrimLeft(c, "^~<>="))
-		op, rest := c[:n], c[n:]
-		if rest == "" && n > 0 && i+1 < len(comparisons) { // >= 1.2.3
-			i++
-			rest = comparisons[i]
-		}
-		if !within(op, rest, v, &sameRelease) {
-			return false
-		}
-	}
-	return sameRelease
-}
-
-// within tells whether v holds one comparison.
-func within(op, text string, v version, sameRelease *bool) bool {
-	w, parts, ok := parsePartial(text)
-	if !ok {
-		return false
-	}
-	if w.pre != "" && w.n == v.n {
-		*sameRelease = true
-	}
-	// The first version after those that text leaves open.
-	next := version{n: w.n}
-	if parts > 0 && parts < 3 {
-		next = bump(w, parts-1)
-	}
-	switch op {
-	case ">=":
-		return v.compare(w) >= 0
-	case "<":
-		return parts > 0 && v.compare(w) < 0
-	case ">":
-		return parts == 3 && v.compare(w) > 0 || parts > 0 && parts < 3 && v.compare(next) >= 0
-	case "<=":
-		return parts == 0 || parts == 3 && v.compare(w) <= 0 || parts < 3 && v.compare(next) < 0
-	case "^":
-		if parts == 0 {
-			return true
-		}
-		at := 0
-		for at < parts-1 && w.n[at] == 0 {
-			at++
-		}
-		return v.compare(w) >= 0 && v.compare(bump(w, at)) < 0
-	case "~", "~>":
-		if parts == 0 {
-			return true
-		}
-		return v.compare(w) >= 0 && v.compare(bump(w, min(parts-1, 1))) < 0
-	case "", "=":
-		if parts == 0 {
-			return true
-		}
-		if parts < 3 {
-			return v.compare(w) >= 0 && v.compare(next) < 0
-		}
-		return v.compare(w) == 0
-	}
-	return false
-}
-
-// bump is the lowest version with a higher number at i.
-func bump(v version, i int) version {
-	v.n[i]++
-	for j := i + 1; j < len(v.n); j++ {
-		v.n[j] = 0
-	}
-	v.pre = "0" // and before its pre-releases
-	return v
 }

@@ -138,11 +138,14 @@ func (d *dispatcher) servicesJSON() []byte {
 
 // workersOf lists the ids of a service's workers: ["…"].
 func (d *dispatcher) workersOf(name []byte) []byte {
-	b := []byte{'['}
 	s := d.served(name)
-	if s == nil || s.workers == 0 { // most of what is asked in vain: the others cost a look at every peer
-		return append(b, ']')
+	switch {
+	case s == nil || s.workers == 0:
+		return []byte("[]")
+	case s.directory != nil: // it costs a look at every peer
+		return s.directory
 	}
+	b := []byte{'['}
 	d.eachPeer(func(p *peer) {
 		if p.service != s {
 			return
@@ -152,5 +155,6 @@ func (d *dispatcher) workersOf(name []byte) []byte {
 		}
 		b = appendJSONString(b, p.id)
 	})
-	return append(b, ']')
+	s.directory = append(b, ']')
+	return s.directory
 }

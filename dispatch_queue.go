@@ -26,6 +26,7 @@ type service struct {
 	bytes  int64
 
 	completed uint64
+	directory []byte // the ids of its workers as told last; nil: not since one came or went
 }
 
 // clientQueue holds what one client has queued at one service, in order. The

@@ -216,6 +216,7 @@ func (d *dispatcher) onReady(l int, id []byte, p *peer, m *message) {
 	d.clients--
 	d.workers++
 	s.workers++
+	s.directory = nil
 	p.role, p.service, p.concurrency, p.beats = roleWorker, s, 1, true
 	d.speaks(p, m.wire())
 	if adv {
@@ -581,6 +582,7 @@ func (d *dispatcher) workerLost(w *peer, reason string) {
 		}
 	}
 	s.workers--
+	s.directory = nil
 	if w.draining {
 		s.draining--
 	}

@@ -44,7 +44,7 @@ var checks = []check{
 		[]string{"-rapid.checks=20000", "-rapid.steps=60", "-rapid.nofailfile", "-rapid.shrinktime=1ms"}},
 	{"client's properties", "TestPendingProperties|TestPoolProperties|TestPendingWidenProperty|TestPendingJoinIsOfOneAttempt|TestAgainProperty|TestCreditReachesWorkersProperty|TestFinishedAgainstModel",
 		[]string{"-rapid.checks=60000", "-rapid.steps=60", "-rapid.nofailfile", "-rapid.shrinktime=1ms"}},
-	{"core's properties", "TestDialectHistories|TestUnclearFirstRequestIsLong|TestUnclearLeaves|TestUnclearTooLate|TestRehome|TestLateTurnsProperty|TestCoreHistories|TestCoreDeterministic|TestBodyCoreProperty|TestBodyNotAdopted",
+	{"core's properties", "TestDialectHistories|TestVersionsProperty|TestUnclearFirstRequestIsLong|TestUnclearLeaves|TestUnclearTooLate|TestRehome|TestLateTurnsProperty|TestCoreHistories|TestCoreDeterministic|TestBodyCoreProperty|TestBodyNotAdopted",
 		[]string{"-rapid.checks=1500", "-rapid.nofailfile", "-rapid.shrinktime=1ms"}},
 }
 
