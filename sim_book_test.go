@@ -83,6 +83,7 @@ type simInst struct {
 	gone        bool // its client was forgotten, or asks anew on another link
 	terminal    bool // it was told its end
 	left, cause bool // the core has it no more; its worker was lost then
+	untold      bool // … while its client was over the limit of what it does not read
 	rejected    bool // … it was handed back
 	final       bool // its worker's final was taken
 }

@@ -58,9 +58,6 @@ func (c *simConf) dialects() {
 	}
 	c.drop = next(4) == 0
 	c.inProgress = [...]time.Duration{0, 0, 8 * time.Second}[next(3)]
-	if c.helpers > 0 { // these know no pieces
-		c.frame = 0
-	}
 }
 
 func (w *simWorld) listen(d *dispatcher) {
@@ -251,7 +248,8 @@ func (k *simBook) wordIn(l *simLink, m *message) (tok int, kind byte, n int) {
 		kind = 'f'
 		want = append(want, simValue(fmt.Sprintf("t%04xf%d", tok, n), form, inFrames)...)
 	}
-	if (l.book.gone || !l.book.adv) && l.speaksRaw() && sameFrames(v.body, simValue(word, form, inJSON)) { // said while it was not known to read more
+	unknown := l.book.gone || !l.book.adv || t.inst >= 0 && !k.insts[t.inst].adv
+	if unknown && l.speaksRaw() && sameFrames(v.body, simValue(word, form, inJSON)) { // said while it was not known to read more
 		return tok, kind, n
 	}
 	if !sameFrames(v.body, want) {
@@ -371,12 +369,12 @@ func (k *simBook) rejected(b *simBroker, l *simLink, m *message) {
 		return
 	}
 	if !took {
-		if l.book.rude {
+		if l.book.rude || !k.coreHas(in, true) { // its end waits for room, its place was given up
 			return
 		}
 		k.w.fail("%s was handed back, and nothing became of it", in.rid)
 	}
-	if !k.coreHas(in, true) && b.book.requests == b.d.requests.n { // it had ended before
+	if !k.coreHas(in, true) && (in.left || b.book.requests == b.d.requests.n) { // it had ended before
 		return
 	}
 	in.rejected = !k.coreHas(in, true) // as often as there are workers, or after a partial; or something else ended it

@@ -159,14 +159,17 @@ func (k *simBook) vanished(b *simBroker) {
 		}
 		if !in.left { // its terminal waits for room
 			in.left, in.cause = true, k.lostCause(b, in)
+			p := b.d.peers[in.link.lis][in.link.id]
+			in.untold = p != nil && p.backlog.slow && b.d.stats.Dropped > 0
 		}
 	}
 }
 
-// mayVanish: its terminal waits for room, or its client was given up with it.
+// mayVanish: its terminal waits for room, its client was given up with it, or is
+// so slow that it is told nothing more.
 func (k *simBook) mayVanish(in *simInst) bool {
 	p := in.b.d.peers[in.link.lis][in.link.id]
-	return p == nil || p.num != in.num || p.backlog.blocked() || in.link.book.rude
+	return p == nil || p.num != in.num || p.backlog.blocked() || in.untold || in.link.book.rude
 }
 
 // brokerDied: what it held is nobody's any more.

@@ -121,7 +121,7 @@ func (k *simBook) dispatched(b *simBroker, l *simLink, m *message) {
 			w.fail("I9: %s was given %d requests at a time, it takes %d", l.id, l.book.held, most)
 		}
 		switch policy := w.conf.policies[int(c.service)%w.conf.services]; { // what is sticky is a matter of properties alone
-		case in.more && w.conf.raws > 0: // who is next may know no pieces
+		case in.more && w.conf.raws+w.conf.helpers > 0: // who is next may know no pieces
 		case policy == LeastRecentlyUsed:
 			k.leastUsed(b, l, c)
 		case policy == LeastLoaded:
@@ -495,7 +495,7 @@ func (k *simBook) status(b *simBroker, l *simLink, ci int, i int32, status strin
 		}
 	}
 	rude := i >= 0 && k.insts[i].tok >= 0 && k.toks[k.insts[i].tok].link.book.rude
-	if status == statusProtocol && rude || w.conf.raws > 0 && (status == statusTooLarge || status == statusForeign) && executed == 'f' {
+	if status == statusProtocol && rude || w.conf.raws+w.conf.helpers > 0 && (status == statusTooLarge || status == statusForeign) && executed == 'f' {
 		k.insts[i].terminal = true
 		k.close(i)
 		return
