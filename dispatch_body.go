@@ -18,18 +18,34 @@ type inflowOfSlot struct {
 // knows neither raw data nor pieces, to another that is free, or to it as JSON.
 func (d *dispatcher) giveForeign(r *request, w *peer, data, options []byte) bool {
 	if r.more != 0 || w.body > 0 {
-		for k := w.service.ready.head; k != nil; k = k.next {
-			if k.owner.body > 0 && max(int64(len(data)), r.more) <= k.owner.body {
-				d.dispatch(r, k.owner, data, options, r.form)
-				return true
-			}
-		}
-		if r.more == moreUpload && w.body == 0 {
+		o := roomier(w.service, max(int64(len(data)), r.more), r.more == 0)
+		switch {
+		case o == nil && r.more == moreUpload && w.body == 0:
 			return d.refuseGiven(r, statusForeign)
+		case o == nil:
+			return d.refuseGiven(r, statusTooLarge)
 		}
-		return d.refuseGiven(r, statusTooLarge)
+		w = o
 	}
-	return d.giveText(r, w, data, options, appendBytes(d.text[:0], data))
+	switch {
+	case r.form > formRaw && !w.wire.opaque:
+		return d.giveFrames(r, w, data, options)
+	case r.form == formRaw && w.body == 0 && !w.wire.opaque:
+		return d.giveText(r, w, data, options, appendBytes(d.text[:0], data))
+	}
+	d.dispatch(r, w, data, options, r.form)
+	return true
+}
+
+// roomier finds a free worker that takes so many bytes, or, if whole, one that
+// was never told that there may be too many.
+func roomier(s *service, size int64, whole bool) *peer {
+	for k := s.ready.head; k != nil; k = k.next {
+		if w := k.owner; w.body > 0 && size <= w.body || whole && w.body == 0 {
+			return w
+		}
+	}
+	return nil
 }
 
 // giveFrames gives a request, whose data are frames that may be anything, to a
@@ -53,6 +69,11 @@ func (d *dispatcher) giveFrames(r *request, w *peer, data, options []byte) bool 
 func (d *dispatcher) giveText(r *request, w *peer, data, options, text []byte) bool {
 	d.text = text
 	size := int64(len(text))
+	if w.body > 0 && size > w.body {
+		if o := roomier(w.service, size, false); o != nil {
+			w = o
+		}
+	}
 	given := size <= d.lim.frame && (w.body == 0 || size <= w.body)
 	if given {
 		if d.original = data; data == nil {

@@ -20,6 +20,10 @@ var mdp02 = &mdpCodec{
 	clientOps: [7]byte{opRequest: 1, opPartial: 2, opReply: 3},
 }
 
+// maxWorkFrames bounds the frames of a REQUEST, but for MDP/0.1's empty one: those
+// that a worker has around the longest body of a client are more than the client's.
+const maxWorkFrames = maxFrames + 2
+
 // maxReplyFrames bounds the frames of a reply: partials of others may stand in
 // front of a final as frames.
 const maxReplyFrames = 1024
@@ -199,7 +203,7 @@ func (c *mdpCodec) appendAsk(o *batch.Out, service, _ string, data, _ []byte, f 
 func (c *mdpCodec) appendClientBeat(*batch.Out) bool { return false }
 
 func (c *mdpCodec) parseAtWorker(f [][]byte, m *message) bool {
-	f, ok := c.header(f, m, maxFrames)
+	f, ok := c.header(f, m, maxWorkFrames)
 	if !ok || !m.worker || !command(f[0], &c.ops, m) {
 		return false
 	}

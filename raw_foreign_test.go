@@ -269,3 +269,27 @@ func TestRawUnknownRequestIsLost(t *testing.T) {
 		}
 	})
 }
+
+// TestRawLongestBody: the longest body that a client may send is whole at a worker,
+// whose dialect puts more frames around it.
+func TestRawLongestBody(t *testing.T) {
+	t.Parallel()
+	body := strings.TrimPrefix(strings.Repeat("|x", 14), "|") + "y"
+	want := "[" + strings.Repeat(`"x",`, 13) + `"xy"]`
+	for _, d := range []omdp.Dialect{omdp.OMDP, omdp.MDP02, omdp.MDP01} {
+		t.Run(d.String(), func(t *testing.T) {
+			b := startBroker(t, newEndpoint(t, "inproc"), nil)
+			got := make(chan string, 1)
+			ready(t, startWorker(t, b.Endpoint(), "s", &omdp.WorkerConfig{Dialect: d}, func(_ context.Context, req *omdp.Request, res *omdp.Response) error {
+				got <- string(req.Message().JSON())
+				return res.End("ok")
+			}))
+			p := dialRaw(t, b.Endpoint())
+			p.say("|MDPC01|s|" + body)
+			p.want(t, `|MDPC01|s|"ok"`)
+			if s := <-got; s != want {
+				t.Errorf("got %s, want %s", s, want)
+			}
+		})
+	}
+}

@@ -44,7 +44,7 @@ func newWorkerConn(w *Worker, endpoint string) *workerConn {
 	c.sess.maxBody, c.sess.quiet, c.sess.room = int64(s.maxBody), w.config.UploadTimeout, &w.room
 	c.session = session{
 		endpoint: endpoint,
-		options:  zsock.Options{MaxMsgSize: int64(max(s.maxBody, maxMetadata, maxPiece)) + frameOverhead},
+		options:  zsock.Options{MaxMsgSize: int64(max(s.maxBody, maxMetadata, maxPiece)) + frameOverhead, MaxFrames: maxWorkFrames + 1},
 		dial:     dialZsock,
 		backoff:  backoff{min: s.reconnectMin, max: s.reconnectMax},
 		random:   rand.Uint64,
