@@ -353,6 +353,10 @@ func (d *dispatcher) onReject(w *peer, m *message) {
 	w.answered[w.answeredAt] = tokenMark(sl.token[:])
 	w.answeredAt = (w.answeredAt + 1) % uint8(len(w.answered))
 	d.freeSlot(sl)
+	if w.ready.listed() { // others go first
+		w.service.ready.remove(&w.ready)
+	}
+	d.setReady(w)
 	switch {
 	case r == nil:
 	case partial:
@@ -367,12 +371,11 @@ func (d *dispatcher) onReject(w *peer, m *message) {
 			break
 		}
 		r.form = b.form
-		r.key = 0 // to another worker, if there is one
+		r.key = handedBack
 		r.keep(b.data, b.kept(), d.store)
 		d.letGoKept(b)
 		d.enqueue(r, false)
 	}
-	d.setReady(w)
 	d.pump(w.service)
 }
 
@@ -397,13 +400,18 @@ func (d *dispatcher) join(r *request, m *message) {
 		parts = m.body[:1]
 	}
 	for _, p := range parts {
-		b.size += int64(len(p)) + partialOverhead
-		d.joined += int64(len(p)) + partialOverhead
-		if b.size > d.lim.frame || d.joined > d.lim.totalOutbox/4 || len(b.parts) >= maxJoined {
+		head := ""
+		if m.said == saidValue && m.form == formJSON && nearlyError(p) { // alone it would be read as one
+			head, p = "{ ", p[1:]
+		}
+		size := int64(len(head)+len(p)) + partialOverhead
+		if b.size+size > d.lim.frame || d.joined+size > d.lim.totalOutbox/4 || len(b.parts) >= maxJoined {
 			d.refuseJoined(r)
 			return
 		}
-		b.parts = append(b.parts, append([]byte{}, p...))
+		b.size += size
+		d.joined += size
+		b.parts = append(b.parts, append([]byte(head), p...))
 	}
 }
 

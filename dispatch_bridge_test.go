@@ -53,6 +53,49 @@ func TestJoinedLimit(t *testing.T) {
 	}
 }
 
+// TestJoinedAtOnce: the first partial is over a limit.
+func TestJoinedAtOnce(t *testing.T) {
+	s := newTestScript(t, func(l *limits) { l.totalOutbox = 400 })
+	s.do(mdp01Asks)
+	got := strings.Join(s.do(`w> W|6|T1|1|{"status":200,"msg":"`+strings.Repeat("x", 100)+`"}`), "\n")
+	if !strings.Contains(got, `mdp01:c< |MDPC01|s|{"status":"TOO_LARGE"}`) || s.d.joined != 0 {
+		t.Errorf("sent %q, %d bytes are kept", got, s.d.joined)
+	}
+	s.do(`w> W|3|T1|1|{"status":200,"msg":null}` + "\nmdp01:c> |MDPC01|s|1")
+	if got := s.do(`w> W|6|T2|2|{"status":200,"msg":"fine"}`); len(got) != 0 || s.d.joined != 6+partialOverhead {
+		t.Errorf("sent %q to the next one, %d bytes are kept", got, s.d.joined)
+	}
+}
+
+// TestRejectedGoesOn: a request is handed to each worker once, whichever is next
+// by the policy otherwise.
+func TestRejectedGoesOn(t *testing.T) {
+	for _, p := range []DispatchPolicy{LeastRecentlyUsed, LeastLoaded, Sticky} {
+		s := newTestScript(t, nil)
+		s.d.policies = map[string]DispatchPolicy{"": p}
+		for _, w := range []string{"u", "v", "w"} {
+			s.do("pigato:" + w + "> W|1|s\npigato:" + w + `> W|4||{"concurrency":3}`)
+		}
+		s.do("a> C|2|s|r1|1|{}\na> C|2|s|r2|2|{}\na> C|2|s|r3|3|{}")
+		asked := map[string]bool{}
+		for range 3 {
+			w := ""
+			for _, d := range s.d.slots {
+				if d.req != nil && string(d.req.rid()) == "r1" {
+					w = d.worker.id
+					s.sendFrames(w, []string{"W", "7", string(d.token[:]), "", "r1"})
+					break
+				}
+			}
+			asked[w] = true
+			s.flush()
+		}
+		if len(asked) != 3 || s.d.requests.n != 2 {
+			t.Errorf("%v: %v were asked, %d requests are left, want 3 and 2", p, asked, s.d.requests.n)
+		}
+	}
+}
+
 // TestInProgressLimit: a worker whose dialect has no beats for requests may have
 // one for so long, whatever it says of itself; one that has them goes by these.
 func TestInProgressLimit(t *testing.T) {

@@ -51,13 +51,17 @@ func (d *dispatcher) policyOf(service string) DispatchPolicy {
 	return p
 }
 
+// handedBack, as a request's key: its worker handed it back, and it goes to the one
+// whose turn it is, whatever the policy.
+const handedBack = 1
+
 // pick chooses a worker that has room; nil if none has. key is the request's,
 // 0 for none.
 func (s *service) pick(key uint64) *peer {
 	switch {
-	case s.policy == LeastLoaded && len(s.loads) > 0:
+	case s.policy == LeastLoaded && key != handedBack && len(s.loads) > 0:
 		return s.loads[0]
-	case s.policy == Sticky && key != 0:
+	case s.policy == Sticky && key > handedBack:
 		if w := s.ring.pick(key); w != nil {
 			return w
 		}
@@ -172,7 +176,7 @@ func (g ring) pick(key uint64) *peer {
 }
 
 // keyHash stands for a key on the ring: FNV-1a, mixed. It is not 0, which is
-// no key. Whom keys collide with does no harm, so it needs no secret.
+// no key, nor handedBack. Whom keys collide with does no harm, so it needs no secret.
 func keyHash(key string) uint64 {
 	if key == "" {
 		return 0
@@ -181,7 +185,7 @@ func keyHash(key string) uint64 {
 	for i := range len(key) {
 		h = (h ^ uint64(key[i])) * 1099511628211
 	}
-	return max(mix64(h), 1)
+	return max(mix64(h), handedBack+1)
 }
 
 // mix64 spreads the bits of x: the finalizer of SplitMix64.

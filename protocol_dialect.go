@@ -384,6 +384,10 @@ func plainJSONCode(b []byte) bool {
 // errorHead is how they begin. A value that does is written with a space in it.
 const errorHead = `{"status":`
 
+func nearlyError(b []byte) bool {
+	return len(b) > len(errorHead) && string(b[:len(errorHead)]) == errorHead
+}
+
 func appendErrorObject(b []byte, m *message) []byte {
 	b = append(b, errorHead...)
 	if m.said == saidStatus {
@@ -407,7 +411,7 @@ func (m *message) saysFrames(f [][]byte) bool {
 		return false
 	}
 	m.said, m.form, m.body = saidValue, formLoose, f
-	if b := f[0]; len(f) == 1 && len(b) > len(errorHead) && string(b[:len(errorHead)]) == errorHead {
+	if b := f[0]; len(f) == 1 && nearlyError(b) {
 		m.saysErrorObject(b)
 	}
 	return true

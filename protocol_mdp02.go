@@ -127,7 +127,7 @@ func (c *mdpCodec) begin(o *batch.Out, id, header string, command byte) {
 // appendBody writes a payload as frames.
 func appendBody(o *batch.Out, m *message) {
 	m.saysOf()
-	if m.said == saidValue && m.form == formJSON && len(m.body[0]) > len(errorHead) && string(m.body[0][:len(errorHead)]) == errorHead {
+	if m.said == saidValue && m.form == formJSON && nearlyError(m.body[0]) {
 		o.FrameIn("{ ", m.body[0][1:], "") // the same value, and none that is read as an error
 		return
 	}
