@@ -209,6 +209,7 @@ func (p *peer) clearTime() instant {
 func (d *dispatcher) clears(p *peer, m *message) {
 	if m.wire() != p.wire {
 		d.speaks(p, m.wire())
+		p.service.directory = nil // it may tell its id
 		p.unclear = false
 		d.misled(p)
 		d.greet(p)

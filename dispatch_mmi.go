@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"maps"
 	"slices"
+	"strconv"
 	"strings"
 	"time"
 )
@@ -46,6 +47,10 @@ func (d *dispatcher) internal(p *peer, m *message) bool {
 		s.executed = "false"
 	} else {
 		s.says(saidValue, "", formJSON, answer)
+	}
+	if !p.fits(s) {
+		s.says(saidStatus, statusTooLarge, formJSON, nil)
+		s.executed = "false"
 	}
 	p.wire.appendReply(d.open(p), target{p.id, string(m.service), m.rid}, s)
 	d.close(p, origin{})
@@ -136,7 +141,8 @@ func (d *dispatcher) servicesJSON() []byte {
 	return bytes.TrimSuffix(b.Bytes(), []byte{'\n'})
 }
 
-// workersOf lists the ids of a service's workers: ["…"].
+// workersOf lists the ids of a service's workers: ["…"]. Of a dialect where nobody is
+// told them they stay secret: who knows one can take the worker's place.
 func (d *dispatcher) workersOf(name []byte) []byte {
 	s := d.served(name)
 	switch {
@@ -153,7 +159,11 @@ func (d *dispatcher) workersOf(name []byte) []byte {
 		if len(b) > 1 {
 			b = append(b, ',')
 		}
-		b = appendJSONString(b, p.id)
+		id := p.id
+		if !p.wire.patterns {
+			id = "worker-" + strconv.Itoa(int(p.num))
+		}
+		b = appendJSONString(b, id)
 	})
 	s.directory = append(b, ']')
 	return s.directory

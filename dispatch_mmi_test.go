@@ -28,3 +28,14 @@ func TestLongNameInData(t *testing.T) {
 		t.Errorf("got %q, want %q", got, want)
 	}
 }
+
+// TestMMITooLarge: an answer that is more than a client takes would cost it its connection.
+func TestMMITooLarge(t *testing.T) {
+	s := newTestScript(t, nil)
+	for i := range 200 {
+		s.do(fmt.Sprintf("mdp02:w%d> MDPW02|\\x01|service-%d", i, i))
+	}
+	s.do(`a> C|8|{"v":1,"id":"a","hb":2500,"body":1000}`)
+	s.expect(`a> C|2|mmi.services|r1|null|{}`, `a< C|3|r1|{"status":"TOO_LARGE","executed":false}`)
+	s.expect(`a> C|2|mmi.service|r2|"service-7"|{}`, `a< C|3|r2|{"status":200,"msg":200}`)
+}
