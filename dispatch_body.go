@@ -84,7 +84,7 @@ func (d *dispatcher) giveText(r *request, w *peer, data, options, text []byte) b
 	} else {
 		d.refuseGiven(r, statusTooLarge)
 	}
-	if cap(d.text) > 1<<20 {
+	if cap(d.text) > maxScratch {
 		d.text = nil
 	}
 	return given

@@ -262,3 +262,31 @@ func TestResetForgets(t *testing.T) {
 		}
 	}
 }
+
+// TestLargeScratch: memory for what is rare and large is not kept.
+func TestLargeScratch(t *testing.T) {
+	s := newTestScript(t, nil)
+	large := strings.Repeat("x", maxScratch)
+	s.do("mdp02:w> MDPW02|\\x01|s\na> C|8|{\"v\":1,\"id\":\"a\",\"hb\":2500,\"body\":100000000}\na> C|2|s|r1|1|{}")
+	var m message
+	says := func(id string, frames ...string) {
+		var f [][]byte
+		for _, p := range frames {
+			f = append(f, []byte(p))
+		}
+		l := scriptListener(id)
+		if !s.d.read(l, []byte(id), f, &m) {
+			t.Fatalf("%s: malformed", id)
+		}
+		s.d.receive(s.now, l, []byte(id), &m)
+	}
+	says("mdp02:w", "MDPW02", "\x04", s.tokens[0], "", large, large)
+	says("mdp02:c", "MDPC02", "\x01", "s", large, large)
+	says("mdp02:c", "MDPC02", "\x01", "s", "small", "ones")
+	if n := cap(s.d.text); s.d.stats.Completed != 1 || n > maxScratch {
+		t.Errorf("%d completed, %d bytes kept for a reply", s.d.stats.Completed, n)
+	}
+	if n := cap(m.packed); s.d.stats.Accepted != 3 || n > maxScratch {
+		t.Errorf("%d accepted, %d bytes kept for a request", s.d.stats.Accepted, n)
+	}
+}

@@ -374,8 +374,11 @@ func (d *dispatcher) onReply(w *peer, m *message) {
 func (d *dispatcher) onResult(w *peer, sl *slot, r *request, m *message) bool {
 	final := m.op == opReply
 	if r.client.body > 0 && m.form == formLoose && len(m.body) > 1 { // it is as large as the array will be
-		d.text = appendArray(d.text[:0], m.body)
-		m.says(saidValue, "", formJSON, d.text)
+		text := appendArray(d.text[:0], m.body)
+		if cap(text) <= maxScratch {
+			d.text = text
+		}
+		m.says(saidValue, "", formJSON, text)
 	}
 	if !r.client.fits(m) || !final && !d.within(sl, m) {
 		if w.adv {

@@ -142,6 +142,10 @@ const (
 	saidStatus             // an error of the broker's own, in code as text
 )
 
+// maxScratch is how much memory is kept for the next message, in bytes: what is rare
+// and large goes back, as no limit counts it.
+const maxScratch = 1 << 20
+
 // A value of several frames is a JSON array for who knows but JSON.
 
 // packFrames makes one of several frames; unpackFrames takes them apart.
@@ -185,8 +189,10 @@ func (m *message) setBody(f [][]byte) bool {
 	case 1:
 		m.data, m.form = f[0], formLoose
 	default:
-		m.packed = packFrames(m.packed[:0], f)
-		m.data, m.form = m.packed, formFrames
+		packed := packFrames(m.packed[:0], f)
+		if m.data, m.form = packed, formFrames; cap(packed) <= maxScratch {
+			m.packed = packed
+		}
 	}
 	return true
 }
@@ -320,14 +326,18 @@ func codeJSON(code string) string {
 // Errors where a dialect has one JSON value for them and no code: the value alone
 // is one of code 500, any other is {"code":CODE,"text":VALUE}.
 
+const codedHead = `{"code":`
+
 func appendCoded(b []byte, m *message) []byte {
 	switch {
 	case m.said == saidStatus:
 		return appendJSONString(b, m.code)
+	case m.code == "500" && bytes.HasPrefix(m.body[0], []byte(codedHead)): // the same value, and no other code
+		return append(append(b, "{ "...), m.body[0][1:]...)
 	case m.code == "500":
 		return append(b, m.body[0]...)
 	}
-	b = append(b, `{"code":`...)
+	b = append(b, codedHead...)
 	b = append(b, m.code...)
 	b = append(b, `,"text":`...)
 	b = append(b, m.body[0]...)
@@ -337,7 +347,7 @@ func appendCoded(b []byte, m *message) []byte {
 // saysCoded reads it. What is no JSON is taken as text.
 func (m *message) saysCoded(value []byte) {
 	code := "500"
-	if bytes.HasPrefix(value, []byte(`{"code":`)) {
+	if bytes.HasPrefix(value, []byte(codedHead)) {
 		var v struct {
 			Code json.RawMessage `json:"code"`
 			Text json.RawMessage `json:"text"`
@@ -508,6 +518,9 @@ func parseFirst(x Dialect, f [][]byte, m *message) bool {
 		}
 		if n.dialect == OMDP && parseAtBroker(f, m) && m.caps != nil {
 			return true
+		}
+		if o := otherOf(wires[x], f, m); o == nil { // it is wrong in any of them
+			n = wires[x]
 		}
 	case n == nil:
 		wires[x].parseAtBroker(f, m)

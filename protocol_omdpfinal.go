@@ -1,6 +1,10 @@
 package omdp
 
-import "github.com/zmq-omdp/omdp/internal/batch"
+import (
+	"bytes"
+
+	"github.com/zmq-omdp/omdp/internal/batch"
+)
 
 // finalCodec is zmq-omdp 9618d5f, its last revision. It differs from OMDP in the
 // payload (0 and a value, or the one frame of an error) and in what it leaves
@@ -20,6 +24,9 @@ func (finalCodec) parseAtBroker(f [][]byte, m *message) bool {
 	case m.worker && m.op == opReady: // W|1|service
 		return n == 3 && parseFromWorker(f, m)
 	case m.worker && (m.op == opReply || m.op == opPartial): // W|3|cid|rid|0|value, W|3|cid|rid|error
+		if n == 5 && bytes.HasPrefix(f[4], []byte(okPrefix)) { // OMDP's, of success
+			return false
+		}
 		return (n == 5 || n == 6) && parseTokenRID(f, m) && m.saysFinal(f[4:])
 	case m.worker && m.op == opHeartbeat, m.worker && m.op == opDisconnect: // W|4, W|5
 		return n == 2
