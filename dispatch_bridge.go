@@ -222,8 +222,8 @@ func (d *dispatcher) clears(p *peer, m *message) {
 func (d *dispatcher) cleared(p *peer) {
 	if !p.dead {
 		d.setReady(p)
-		d.pump(p.service)
 	}
+	d.pump(p.service) // others may be given what its name stands for
 }
 
 // misled: a worker shows its dialect so late that it was given requests in

@@ -22,7 +22,8 @@ type dialectWorld struct {
 	src   []byte
 	m     message
 	peers []*dialectPeer
-	n     int // requests made
+	n     int        // requests made
+	asked [][][]byte // what each asked, as frames
 	held  []dialectHeld
 	trace []string
 }
@@ -61,6 +62,7 @@ func newDialectWorld(tb fataler, src []byte) *dialectWorld {
 	l := worldLimits()
 	l.services, l.workers, l.clients, l.frame = 6, 12, 30, 300
 	l.inProgress, l.dropPartials = [...]time.Duration{0, 9 * time.Second}[w.next(2)], w.next(3) == 0
+	l.totalOutbox = [...]int64{5000, 5000, 1500, 700}[w.next(4)]
 	w.d = newDispatcher(l, caps{V: 1, ID: "brokers-life", HB: 2500}, [32]byte{9}, len(wires))
 	for i := range wires {
 		w.d.dialects[i] = Dialect(i)
@@ -130,6 +132,7 @@ func (w *dialectWorld) event() {
 		if p.full = !p.full; w.next(6) == 0 {
 			p.gone, p.lost = !p.gone, true
 		}
+		p.lost = p.lost || p.full && p.x.beats // its silence may end it before it reads what waits for it
 		w.note("%s: full %v, gone %v", p.id, p.full, p.gone)
 	case 14:
 		w.wait([...]time.Duration{time.Millisecond, 30 * time.Millisecond, 60 * time.Millisecond, 400 * time.Millisecond}[w.next(4)])
@@ -198,20 +201,27 @@ func (w *dialectWorld) ask(p *dialectPeer) {
 	name, data, f := dialectNames[w.next(len(dialectNames))], fmt.Appendf(nil, `"d%d"`, w.n), formJSON
 	if p.x.opaque {
 		f = formLoose
-		switch w.next(4) {
+		switch w.next(5) {
 		case 0:
 			data = fmt.Appendf(nil, "\xffd%d", w.n)
 		case 1:
 			data, f = packFrames(nil, [][]byte{data, []byte("x\xff"), {}}), formFrames
+		case 2:
+			data, f = packFrames(nil, append([][]byte{data}, bytes.Split([]byte("aaaaaaaaaaaa"), nil)...)), formFrames
 		}
+	}
+	if asked := [][]byte{data}; f == formFrames {
+		w.asked = append(w.asked, unpackFrames(data, nil))
+	} else {
+		w.asked = append(w.asked, asked)
 	}
 	options := []byte([...]string{"{}", `{"timeout":900}`, `{"timeout":-1}`, `{"timeout":4000,"failFast":true}`, `{"key":"k"}`}[w.next(5)])
 	var o batch.Out
 	p.x.appendAsk(&o, name, fmt.Sprintf("r%d", w.n), data, options, f)
 	p.sent++
-	want, assigned := w.serves(name), w.d.stats.Accepted
+	want, live := w.serves(name), w.d.lookupAny(p)
 	w.send(p, &o)
-	if w.d.stats.Accepted == assigned {
+	if w.d.lookupAny(p) <= live { // refused, or too large for those that are free
 		return
 	}
 	if q := w.d.peers[p.l][p.id]; q != nil && q.requests.tail != nil {
@@ -250,7 +260,7 @@ func (w *dialectWorld) serves(name string) string {
 func (w *dialectWorld) ready(p *dialectPeer) {
 	service := dialectServices[w.next(len(dialectServices))]
 	if p.adv {
-		w.words(p, "W", "1", service, `{"v":1,"id":"`+p.id+`","hb":2500,"concurrency":2}`)
+		w.words(p, "W", "1", service, `{"v":1,"id":"`+p.id+`","hb":2500,"concurrency":2`+[...]string{"", `,"body":9`, `,"body":40`, `,"body":400`}[w.next(4)]+"}")
 		return
 	}
 	var o batch.Out
@@ -292,6 +302,9 @@ func (w *dialectWorld) result(op op) {
 		m.form, m.body = formLoose, [][]byte{fmt.Appendf(nil, "\xffv%d", h.n)}
 	case x.opaque && c == 2:
 		m.form, m.body = formLoose, append(m.body, []byte("\xff"), []byte("1"))
+	}
+	if w.next(8) == 0 && m.said == saidValue && m.form == formJSON {
+		m.body[0] = fmt.Appendf(nil, `"v%d%s"`, h.n, strings.Repeat(" ", w.next(256)))
 	}
 	if op == opReply {
 		w.held = slices.Delete(w.held, i, i+1)
@@ -404,8 +417,10 @@ func (w *dialectWorld) hears(p *dialectPeer, f [][]byte) {
 		atClient = spoken.parseAtClient(f, &m)
 	}
 	for x := 1; x < len(wires) && !atWorker && !atClient; x++ { // said before it was forgotten, or to a stranger
-		if atWorker = wires[x].parseAtWorker(f, &m); !atWorker {
-			atClient = wires[x].parseAtClient(f, &m)
+		if spoken = wires[x]; !spoken.parseAtWorker(f, &m) {
+			atClient = spoken.parseAtClient(f, &m)
+		} else {
+			atWorker = true
 		}
 	}
 	switch {
@@ -415,6 +430,9 @@ func (w *dialectWorld) hears(p *dialectPeer, f [][]byte) {
 		n := numberIn(m.dataFrames()[0], 'd')
 		if n < 0 && !bytes.Contains(m.data, []byte("again")) {
 			w.fatalf("%s is given data that nobody sent: %q", p.id, m.data)
+		}
+		if n > 0 && !w.reads(spoken, &m, w.asked[n-1]) {
+			w.fatalf("%s is given %q, which was asked as %q", p.id, m.dataFrames(), w.asked[n-1])
 		}
 		w.held = append(w.held, dialectHeld{p, string(m.token), string(m.rid), n})
 	case atClient && (m.op == opReply || m.op == opPartial):
@@ -429,6 +447,20 @@ func (w *dialectWorld) hears(p *dialectPeer, f [][]byte) {
 			w.fatalf("I1: %s is sent the value of %d as that of %s", p.id, n, m.rid)
 		}
 	}
+}
+
+// reads tells whether a worker reads what was asked.
+func (w *dialectWorld) reads(x *wire, m *message, asked [][]byte) bool {
+	want := ""
+	switch {
+	case x.opaque || m.form == formRaw && len(asked) == 1:
+		return slices.EqualFunc(m.dataFrames(), asked, bytes.Equal)
+	case len(asked) == 1:
+		want = string(appendLoose(nil, asked[0]))
+	default:
+		want = string(appendArray(nil, asked))
+	}
+	return m.form == formJSON && string(m.data) == want
 }
 
 // ends counts a final: one for each request.
