@@ -14,6 +14,7 @@ type bridge struct {
 	form    form     // of data
 	has     bool     // these are kept: options …
 	whole   bool     // … and data
+	lost    bool     // there was no room for data that was given in another form
 	back    int      // how often it was handed back
 	parts   [][]byte // partials that wait for the final
 	size    int64    // … of them
@@ -21,7 +22,7 @@ type bridge struct {
 
 // forget lets go what a request kept.
 func (d *dispatcher) forget(b *bridge) {
-	if b.name == "" && !b.has && !b.some && b.back == 0 && b.parts == nil { // as between two peers of this library
+	if b.name == "" && !b.has && !b.some && !b.lost && b.back == 0 && b.parts == nil { // as between two peers of this library
 		return
 	}
 	d.letGoKept(b)
@@ -312,7 +313,11 @@ func (d *dispatcher) retain(r *request, w *peer, data, options []byte, f form) {
 	if whole {
 		size += int64(len(data))
 	}
-	if b.some = options != nil; !b.some && !whole || d.queuedBytes+size > d.lim.totalBytes {
+	if b.some = options != nil; !b.some && !whole {
+		return
+	}
+	if d.queuedBytes+size > d.lim.totalBytes {
+		b.lost = d.original != nil
 		return
 	}
 	d.queuedBytes += size
@@ -337,7 +342,7 @@ func (b *bridge) keeps() (n int64) {
 // letGoKept forgets what was kept of a request in progress.
 func (d *dispatcher) letGoKept(b *bridge) {
 	d.queuedBytes -= b.keeps()
-	b.has, b.whole, b.some = false, false, false
+	b.has, b.whole, b.some, b.lost = false, false, false, false
 }
 
 // onReject: a worker hands a request back. It goes to the end of its client's

@@ -140,6 +140,18 @@ func TestRejectedKeepsNothing(t *testing.T) {
 	}
 }
 
+// TestNoRoomForOriginal: what a worker was given in another form, and comes back,
+// does not go to another in that form, should there have been no room to keep it.
+func TestNoRoomForOriginal(t *testing.T) {
+	for _, w := range []string{"pigato:w", "omdp-final:w", "spec"} {
+		s := newTestScript(t, func(l *limits) { l.totalBytes, l.serviceBytes = 10, 10 })
+		s.do(w + "> W|1|s\nfull " + w + "\nmdp02:y> MDPW02|\\x01|s\nmdp02:c> MDPC02|\\x01|s|aaaaaaaaaa|b")
+		if s.d.stats.Overloaded != 1 || s.d.requests.n != 0 || s.d.stats.Dispatched != 1 {
+			t.Errorf("%s: %d overloaded, %d dispatched, %d are left", w, s.d.stats.Overloaded, s.d.stats.Dispatched, s.d.requests.n)
+		}
+	}
+}
+
 func TestVersionRanges(t *testing.T) {
 	for _, c := range []struct{ wanted, yes, no string }{
 		{"1.2.3", "1.2.3 v1.2.3 1.2.3+build", "1.2.4 1.2.3-rc.1"},

@@ -349,7 +349,7 @@ func (d *dispatcher) unsent(out *batch.Out, i int, o origin) *request {
 	switch {
 	case b.has:
 		m.options = b.kept()
-	case b.some && !w.options && m.options == nil: // there was no room to keep them
+	case b.lost, b.some && !w.options && m.options == nil: // there was no room to keep it, or them
 		d.stats.Overloaded++
 		d.end(r, statusOverloaded, "false", "")
 		return nil
