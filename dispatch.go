@@ -284,6 +284,7 @@ func (d *dispatcher) malformed(now instant, l int, id []byte, worker bool) {
 	p := d.peers[l][string(id)]
 	if p != nil && p.ignoredUntil > now {
 		d.stats.Ignored++
+		d.wrong = ""
 		return
 	}
 	d.onMalformed(l, id, p, worker)
@@ -294,7 +295,10 @@ func (d *dispatcher) malformed(now instant, l int, id []byte, worker bool) {
 // is told to start anew ("Broker SHALL force disconnect … if any error occurs").
 func (d *dispatcher) onMalformed(l int, id []byte, p *peer, worker bool) {
 	d.stats.Malformed++
-	defer func() { d.wrong = "" }()
+	if d.wrong != "" {
+		d.stats.WrongDialect++
+		defer func() { d.wrong = "" }()
+	}
 	if p == nil {
 		if d.clients >= d.lim.clients {
 			return

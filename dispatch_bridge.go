@@ -94,12 +94,9 @@ func (d *dispatcher) wasHere(l int, id []byte) bool {
 	return false
 }
 
-// wrongDialect counts a message in a dialect that its sender, or its listener,
-// does not speak.
-func (d *dispatcher) wrongDialect(w *wire) {
-	d.stats.WrongDialect++
-	d.wrong = w.dialect.String()
-}
+// wrongDialect notes that a message is in a dialect that its sender, or its
+// listener, does not speak.
+func (d *dispatcher) wrongDialect(w *wire) { d.wrong = w.dialect.String() }
 
 // speaks notes the dialect of a peer; nil: it is gone.
 func (d *dispatcher) speaks(p *peer, w *wire) {

@@ -152,6 +152,20 @@ func TestNoRoomForOriginal(t *testing.T) {
 	}
 }
 
+// TestIgnoredWrongDialect: of a peer that is ignored nothing is counted, nor said of the next one.
+func TestIgnoredWrongDialect(t *testing.T) {
+	s := newTestScript(t, func(l *limits) { l.malformed = 3 })
+	s.do(strings.Repeat("mdp02:x> C|2|s|r|1|{}\n", 5))
+	if c := s.d.stats; c.WrongDialect != 3 || c.Malformed != 3 || c.Ignored != 2 {
+		t.Errorf("%d wrong, %d malformed, %d ignored, want 3, 3, 2", c.WrongDialect, c.Malformed, c.Ignored)
+	}
+	s.d.notes = nil
+	s.do("mdp02:y> MDPC02|\\x07")
+	if len(s.d.notes) != 1 || s.d.notes[0].kind != noteMalformed || s.d.notes[0].reason != "" {
+		t.Errorf("noted %+v of a message that is only malformed", s.d.notes)
+	}
+}
+
 func TestVersionRanges(t *testing.T) {
 	for _, c := range []struct{ wanted, yes, no string }{
 		{"1.2.3", "1.2.3 v1.2.3 1.2.3+build", "1.2.4 1.2.3-rc.1"},
