@@ -382,6 +382,15 @@ func (d *dispatcher) onReject(w *peer, m *message) {
 	d.pump(w.service)
 }
 
+// asArray makes a value of several frames a JSON array.
+func (d *dispatcher) asArray(m *message) {
+	text := appendArray(d.text[:0], m.body)
+	if cap(text) <= maxScratch {
+		d.text = text
+	}
+	m.says(saidValue, "", formJSON, text)
+}
+
 // maxJoined is how many frames may wait for a final: with those of the final and
 // around them a client of this library reads no more.
 const maxJoined = maxReplyFrames - 24

@@ -374,11 +374,7 @@ func (d *dispatcher) onReply(w *peer, m *message) {
 func (d *dispatcher) onResult(w *peer, sl *slot, r *request, m *message) bool {
 	final := m.op == opReply
 	if r.client.body > 0 && m.form == formLoose && len(m.body) > 1 { // it is as large as the array will be
-		text := appendArray(d.text[:0], m.body)
-		if cap(text) <= maxScratch {
-			d.text = text
-		}
-		m.says(saidValue, "", formJSON, text)
+		d.asArray(m)
 	}
 	if !r.client.fits(m) || !final && !d.within(sl, m) {
 		if w.adv {

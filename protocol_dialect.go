@@ -352,7 +352,7 @@ func (m *message) saysCoded(value []byte) {
 			Code json.RawMessage `json:"code"`
 			Text json.RawMessage `json:"text"`
 		}
-		if json.Unmarshal(value, &v) == nil && plainJSONCode(v.Code) && v.Text != nil && len(v.Code)+len(v.Text)+len(`{"code":,"text":}`) == len(value) {
+		if json.Unmarshal(value, &v) == nil && plainJSONCode(v.Code) && v.Text != nil && isMember(value[min(len(codedHead)+len(v.Code), len(value)):], `,"text":`, v.Text) {
 			code, value = string(v.Code), v.Text
 		}
 	}
@@ -436,18 +436,24 @@ func (m *message) saysErrorObject(b []byte) {
 	if json.Unmarshal(b, &v) != nil || !plainJSONCode(v.Status) {
 		return
 	}
-	switch n := len(`{"status":`) + len(v.Status) + len(`}`); {
-	case v.Msg != nil && n+len(`,"msg":`)+len(v.Msg) == len(b):
+	rest := b[min(len(errorHead)+len(v.Status), len(b)):]
+	switch {
+	case v.Msg != nil && isMember(rest, `,"msg":`, v.Msg):
 		m.says(saidError, string(v.Status), formJSON, v.Msg)
 	case v.Msg == nil && v.Status[0] == '"':
-		if v.Executed != nil {
-			n += len(`,"executed":`) + len(v.Executed)
-		}
-		if word := (Message{b: v.Status}).String(); n == len(b) && statuses[word].err != nil {
-			m.executed = string(v.Executed)
+		executed := string(v.Executed)
+		known := (executed == "true" || executed == "false") && isMember(rest, `,"executed":`, v.Executed)
+		if word := (Message{b: v.Status}).String(); (known || string(rest) == "}") && statuses[word].err != nil {
+			m.executed = executed
 			m.says(saidStatus, word, formJSON, nil)
 		}
 	}
+}
+
+// isMember tells whether rest is the last member of an object and its end, with
+// this key and this value.
+func isMember(rest []byte, key string, value []byte) bool {
+	return len(rest) == len(key)+len(value)+1 && string(rest[:len(key)]) == key
 }
 
 // replyOf is what a PARTIAL or REPLY of any dialect says to a client of ours.
