@@ -31,7 +31,7 @@ func (d *dispatcher) internal(p *peer, m *message) bool {
 	switch name := string(m.service); {
 	case isInternal(m.service):
 		answer = d.mmi(name, m)
-	case name == directory && p.wire.patterns && d.services[directory] == nil:
+	case name == directory && p.wire.patterns && !d.hasWorkers(directory):
 		answer = d.workersOf(nameIn(m))
 	default:
 		return false
@@ -55,6 +55,11 @@ func (d *dispatcher) internal(p *peer, m *message) bool {
 	p.wire.appendReply(d.open(p), target{p.id, string(m.service), m.rid}, s)
 	d.close(p, origin{})
 	return true
+}
+
+func (d *dispatcher) hasWorkers(name string) bool {
+	s := d.services[name]
+	return s != nil && s.workers > 0
 }
 
 // nameIn is the name of a service as the data of a request has it.
