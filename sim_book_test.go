@@ -85,6 +85,7 @@ type simInst struct {
 	left, cause bool // the core has it no more; its worker was lost then
 	untold      bool // … while its client was over the limit of what it does not read
 	rejected    bool // … it was handed back
+	back        bool // it was handed back, and goes to whose turn it is
 	final       bool // its worker's final was taken
 }
 

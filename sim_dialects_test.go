@@ -384,7 +384,7 @@ func (k *simBook) rejected(b *simBroker, l *simLink, m *message) {
 		}
 		return
 	}
-	in.tok, in.dispatched, in.acceptedSeq = -1, false, k.next()
+	in.tok, in.dispatched, in.acceptedSeq, in.back = -1, false, k.next(), true
 	k.unskip(b, &k.calls[in.call])
 }
 

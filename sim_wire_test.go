@@ -122,7 +122,7 @@ func (k *simBook) dispatched(b *simBroker, l *simLink, m *message) {
 		}
 		switch policy := w.conf.policies[int(c.service)%w.conf.services]; { // what is sticky is a matter of properties alone
 		case in.more && w.conf.raws+w.conf.helpers > 0: // who is next may know no pieces
-		case policy == LeastRecentlyUsed:
+		case policy == LeastRecentlyUsed, policy == LeastLoaded && in.back:
 			k.leastUsed(b, l, c)
 		case policy == LeastLoaded:
 			k.leastLoaded(b, l, c)
