@@ -54,7 +54,7 @@ func (d *dispatcher) giveFrames(r *request, w *peer, data, options []byte) bool 
 	switch {
 	case r.form == formFrames:
 		return d.giveText(r, w, data, options, appendForm(d.text[:0], data, r.form))
-	case isJSON(data):
+	case isJSONText(data):
 		d.dispatch(r, w, data, options, formJSON)
 	case w.body > 0:
 		d.dispatch(r, w, data, options, formRaw)

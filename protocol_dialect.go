@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"encoding/json"
 	"strconv"
+	"unicode/utf8"
 
 	"github.com/zmq-omdp/omdp/internal/batch"
 )
@@ -175,7 +176,7 @@ func messageOf(b []byte, f form) Message {
 	switch {
 	case f == formFrames:
 		return Message{b: appendForm(nil, b, f)}
-	case f == formRaw, f == formLoose && !isJSON(b):
+	case f == formRaw, f == formLoose && !isJSONText(b):
 		return Message{b: b, raw: true}
 	}
 	return Message{b: b}
@@ -211,7 +212,7 @@ func appendForm(b, data []byte, f form) []byte {
 }
 
 func appendLoose(b, frame []byte) []byte {
-	if isJSON(frame) {
+	if isJSONText(frame) {
 		return append(b, frame...)
 	}
 	return appendBytes(b, frame)
@@ -356,7 +357,7 @@ func (m *message) saysCoded(value []byte) {
 			code, value = string(v.Code), v.Text
 		}
 	}
-	if !isJSON(value) {
+	if !isJSONText(value) {
 		value = appendBytes(nil, value)
 	}
 	m.says(saidError, code, formJSON, value)
@@ -421,7 +422,7 @@ func (m *message) saysFrames(f [][]byte) bool {
 		return false
 	}
 	m.said, m.form, m.body = saidValue, formLoose, f
-	if b := f[0]; len(f) == 1 && nearlyError(b) {
+	if b := f[0]; len(f) == 1 && nearlyError(b) && utf8.Valid(b) {
 		m.saysErrorObject(b)
 	}
 	return true
@@ -460,7 +461,7 @@ func isMember(rest []byte, key string, value []byte) bool {
 func replyOf(service string, m *message) reply {
 	switch m.said {
 	case saidValue:
-		if m.form == formJSON || len(m.body) > 1 || isJSON(m.body[0]) && m.form == formLoose {
+		if m.form == formJSON || len(m.body) > 1 || isJSONText(m.body[0]) && m.form == formLoose {
 			b := appendBodyJSON(nil, m)
 			if !isJSON(b) {
 				return protocolError(service, "a reply that is not JSON")

@@ -443,6 +443,10 @@ func isJSON(b []byte) bool {
 	return json.Valid(b)
 }
 
+// isJSONText is isJSON for bytes that may be anything: JSON is UTF-8 (RFC 8259 §8.1),
+// which encoding/json does not ask for, and Node would replace what is not.
+func isJSONText(b []byte) bool { return isJSON(b) && utf8.Valid(b) }
+
 // unquote returns the text of a JSON string, and false for any other value.
 // The result may share memory with b.
 func unquote(b []byte) ([]byte, bool) {

@@ -42,7 +42,7 @@ func appendPayload(o *batch.Out, m *message) {
 	case m.said == saidValue && m.form == formRaw && m.marks:
 		o.FrameString(rawMark)
 		o.Frame(m.body[0])
-	case m.said == saidValue && m.form == formLoose && len(m.body) == 1 && m.marks && !isJSON(m.body[0]):
+	case m.said == saidValue && m.form == formLoose && len(m.body) == 1 && m.marks && !isJSONText(m.body[0]):
 		o.FrameString(rawMark)
 		o.Frame(m.body[0])
 	case m.said == saidValue && m.form == formJSON:
