@@ -53,8 +53,8 @@ type Options struct {
 	matched func(x *exchange, s *step, m []string) // the tests': is told of each message that a step expected, before it binds
 }
 
-// Run runs scripts and returns their results, in the same order. It is over
-// when ctx is, with the scripts that had not begun left out.
+// Run runs scripts and returns their results, in the same order. When ctx is
+// over, so is Run with the steps in progress: what had not ended counts as skipped.
 func Run(ctx context.Context, scripts []*Script, o Options) []Result {
 	if o.Patience == 0 {
 		o.Patience = 3 * time.Second
@@ -97,8 +97,11 @@ func (o *Options) run(ctx context.Context, s *Script) (r Result) {
 			x.skip = append(x.skip, frames)
 		}
 	}
-	if f := x.play(); f != nil {
+	if f := x.play(ctx); f != nil {
 		r.Line, r.Step, r.Want, r.Got = f.line, f.step, f.want, f.got
+	}
+	if err := context.Cause(ctx); err != nil { // what it was waiting for does not count
+		r = Result{Script: s, Skipped: err.Error()}
 	}
 	r.Took, r.Trace = time.Since(start), x.trace
 	return r
@@ -143,7 +146,8 @@ type exchange struct {
 	trace []string
 }
 
-func (x *exchange) play() (f *failure) {
+// play is over early when ctx is.
+func (x *exchange) play(ctx context.Context) (f *failure) {
 	first := &x.script.steps[0]
 	stop := make(chan struct{})
 	var beating sync.WaitGroup
@@ -163,6 +167,9 @@ func (x *exchange) play() (f *failure) {
 	}
 	for i := range x.script.steps {
 		s := &x.script.steps[i]
+		if ctx.Err() != nil {
+			return nil
+		}
 		if want, got := x.step(s); want != "" {
 			return &failure{s.line, s.text, want, got}
 		}

@@ -6,7 +6,8 @@
 //	go run ./conformance/cmd -role worker -dialect mdp02 -listen tcp://127.0.0.1:5556
 //
 // It prints a line for each script, and ends with 1 if one failed that shows
-// what a peer MUST or SHALL do, or what a message is.
+// what a peer MUST or SHALL do, or what a message is; with 2 if nothing could be
+// run, or not all to the end.
 package main
 
 import (
@@ -40,6 +41,7 @@ type options struct {
 func main() {
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt)
 	defer stop()
+	context.AfterFunc(ctx, stop) // a second interrupt ends it at once
 	var o options
 	flags := flag.NewFlagSet("conformance", flag.ExitOnError)
 	flags.BoolVar(&o.ours, "ours", false, "this library is under test")
@@ -60,7 +62,12 @@ func main() {
 	flags.IntVar(&o.parallel, "parallel", 32, "scripts at a time")
 	flags.DurationVar(&o.patience, "patience", 3*time.Second, "how long an answer may take")
 	_ = flags.Parse(os.Args[1:])
-	code, err := o.run(ctx)
+	code, err := 0, error(nil)
+	if flags.NArg() > 0 {
+		err = fmt.Errorf("%q is no flag", flags.Arg(0))
+	} else {
+		code, err = o.run(ctx)
+	}
 	if err != nil {
 		fmt.Fprintln(os.Stderr, "conformance:", err)
 		code = 2
@@ -71,6 +78,9 @@ func main() {
 
 func (o *options) run(ctx context.Context) (code int, err error) {
 	kit, err := conformance.Load()
+	if err == nil {
+		err = o.check()
+	}
 	if err != nil {
 		return 0, err
 	}
@@ -95,6 +105,12 @@ func (o *options) run(ctx context.Context) (code int, err error) {
 	}
 	results := conformance.Run(ctx, scripts, conformance.Options{Driver: d, Parallel: o.parallel, Patience: o.patience, Trace: o.verbose})
 	failed, _ := kit.Print(os.Stdout, results, o.verbose)
+	if ctx.Err() != nil {
+		return 0, fmt.Errorf("interrupted: %w", context.Cause(ctx))
+	}
+	if !slices.ContainsFunc(results, func(r conformance.Result) bool { return r.Skipped == "" }) {
+		return 0, fmt.Errorf("no script was run: %s", results[0].Skipped)
+	}
 	if o.doc != "" {
 		if err := os.WriteFile(o.doc, []byte(kit.Document(results)), 0o644); err != nil {
 			return 0, err
@@ -104,6 +120,30 @@ func (o *options) run(ctx context.Context) (code int, err error) {
 		code = 1
 	}
 	return code, nil
+}
+
+// check tells which flags can't be.
+func (o *options) check() error {
+	f := &o.foreign
+	for _, c := range []struct {
+		what, value string
+		known       []string
+	}{{"role", o.role, []string{"broker", "worker", "client"}}, {"dialect", o.dialect, []string{"mdp01", "mdp02", "omdp"}}} {
+		if c.value != "" && !slices.Contains(c.known, c.value) {
+			return fmt.Errorf("%s %q is none of %v", c.what, c.value, c.known)
+		}
+	}
+	switch {
+	case o.ours && (f.Endpoint != "" || f.At != "" || o.command != ""):
+		return fmt.Errorf("-ours goes without -endpoint, -listen and -command")
+	case f.Endpoint != "" && o.role != "" && o.role != "broker":
+		return fmt.Errorf("-endpoint is a broker's, and a %s is under test", o.role)
+	case f.Endpoint != "" && !strings.Contains(f.Endpoint, "://"):
+		return fmt.Errorf("-endpoint %q is not like tcp://127.0.0.1:5555", f.Endpoint)
+	case f.At != "" && !strings.Contains(f.At, "://"):
+		return fmt.Errorf("-listen %q is not like tcp://127.0.0.1:5555", f.At)
+	}
+	return nil
 }
 
 // driver is that of a foreign subject.
