@@ -43,6 +43,9 @@ type tinyRequest struct {
 	at      time.Time
 }
 
+// silentAlone is to be told from who sends DISCONNECT for what was said.
+const silentAlone = "sends DISCONNECT to the silent alone"
+
 // tinyBeat is the interval. Who passes has to be on time also on a busy
 // machine; to be found wrong needs no such care.
 func tinyBeat(fault string) time.Duration {
@@ -214,7 +217,7 @@ func (b *tiny) worked(p *peer, version string, m []string) {
 		b.workers[i].seen = time.Now()
 	}
 	switch {
-	case i < 0 && command == "ready" && strings.HasPrefix(m[1], "mmi.") && b.fault != "registers mmi":
+	case i < 0 && command == "ready" && strings.HasPrefix(m[1], "mmi.") && b.fault != "registers mmi" && b.fault != silentAlone:
 		b.command(p, version, "bye")
 	case i < 0 && command == "ready":
 		b.workers = append(b.workers, &tinyWorker{p: p, version: version, service: m[1], seen: time.Now()})
@@ -232,7 +235,7 @@ func (b *tiny) worked(p *peer, version string, m []string) {
 				b.replied(j, command == "final", m[3:])
 			}
 		}
-	case b.fault != "bears the unexpected":
+	case b.fault != "bears the unexpected" && b.fault != silentAlone:
 		b.command(p, version, "bye")
 		if b.fault == "goes on after DISCONNECT" {
 			break
@@ -315,6 +318,9 @@ func (b *tiny) beat() {
 			w := b.workers[i]
 			if time.Since(w.seen) > 5*every && b.fault != "misses nobody" || b.fault == "misses everybody" && time.Since(w.seen) > 0 && n%10 == 9 {
 				b.remove(i)
+				if b.fault == silentAlone {
+					b.command(w.p, w.version, "bye")
+				}
 			} else if (time.Since(w.told) > every*3/4 || b.fault == "beats by the clock" && n%2 == 0) && b.fault != "sends no heartbeats" {
 				b.command(w.p, w.version, "beat")
 				w.told = time.Now()
@@ -354,6 +360,14 @@ func TestWrongBroker(t *testing.T) {
 		{"answers READY", "rfc18/broker-ready-unanswered"},
 		{"hears no DISCONNECT", "rfc7/broker-disconnect"},
 		{"bears the unexpected", "rfc18/broker-final-before-ready"},
+		{silentAlone, "rfc18/broker-second-ready"},
+		{silentAlone, "rfc7/broker-second-reply"},
+		{silentAlone, "rfc18/broker-reply-without-request"},
+		{silentAlone, "rfc7/broker-request-from-worker"},
+		{silentAlone, "rfc18/broker-ready-for-another"},
+		{silentAlone, "rfc7/broker-reply-to-wrong-address"},
+		{silentAlone, "rfc8/broker-register-mdp01"},
+		{silentAlone, "rfc8/broker-register-unused-mdp02"},
 		{"goes on after DISCONNECT", "rfc7/broker-second-ready"},
 		{"passes on what is late", "rfc18/broker-nothing-after-final"},
 		{"believes any address", "rfc18/broker-reply-to-wrong-address"},
