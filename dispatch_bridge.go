@@ -1,6 +1,7 @@
 package omdp
 
 import (
+	"slices"
 	"time"
 	"unicode/utf8"
 )
@@ -171,6 +172,11 @@ func (d *dispatcher) beatForSilent(w *peer) {
 			d.beatFor(k.owner)
 		}
 	}
+}
+
+// hasAnswered tells whether w said the final under the token itself, of late.
+func (w *peer) hasAnswered(token []byte) bool {
+	return len(token) == tokenLen && slices.Contains(w.answered[:], tokenMark(token))
 }
 
 // answerBeat answers a client's beat, where it waits for that.

@@ -336,10 +336,15 @@ func (d *dispatcher) dispatch(r *request, w *peer, data, options []byte, f form)
 
 // unauthentic deals with a message under a token that its sender does not
 // hold: one that it lost a while ago is counted, one that it never held is a
-// breach of protocol.
+// breach of protocol, and so is a second reply in the dialects of MDP.
 func (d *dispatcher) unauthentic(w *peer, m *message) {
 	if w.heldOnce(m.token) {
 		d.stats.StaleTokens++
+		if !w.wire.numbered && w.hasAnswered(m.token) {
+			// RFC 7, 18: "The broker MUST respond to any valid but unexpected command by
+			// sending DISCONNECT". Heartbeats that cross a final are of other dialects.
+			d.disconnectWorker(w, "second reply")
+		}
 		return
 	}
 	d.stats.Forged++
