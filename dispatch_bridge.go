@@ -174,6 +174,15 @@ func (d *dispatcher) beatForSilent(w *peer) {
 	}
 }
 
+// heldOnce tells whether w held the token a while ago.
+func (w *peer) heldOnce(token []byte) bool {
+	if len(token) != tokenLen {
+		return false
+	}
+	mark := tokenMark(token)
+	return mark != 0 && (slices.Contains(w.lost, mark) || slices.Contains(w.answered[:], mark)) // 0: a place not used yet
+}
+
 // hasAnswered tells whether w said the final under the token itself, of late.
 func (w *peer) hasAnswered(token []byte) bool {
 	return len(token) == tokenLen && slices.Contains(w.answered[:], tokenMark(token))

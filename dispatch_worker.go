@@ -2,7 +2,6 @@ package omdp
 
 import (
 	"encoding/binary"
-	"slices"
 	"time"
 )
 
@@ -119,15 +118,6 @@ func (d *dispatcher) slotOf(w *peer, m *message) *slot {
 		return nil
 	}
 	return sl
-}
-
-// held tells whether w held the token a while ago.
-func (w *peer) heldOnce(token []byte) bool {
-	if len(token) != tokenLen {
-		return false
-	}
-	mark := tokenMark(token)
-	return mark != 0 && (slices.Contains(w.lost, mark) || slices.Contains(w.answered[:], mark)) // 0: a place not used yet
 }
 
 func (d *dispatcher) fromWorker(l int, id []byte, p *peer, m *message) {
