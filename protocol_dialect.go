@@ -341,7 +341,7 @@ func appendCoded(b []byte, m *message) []byte {
 	b = append(b, codedHead...)
 	b = append(b, m.code...)
 	b = append(b, `,"text":`...)
-	b = append(b, m.body[0]...)
+	b = append(b, bytes.TrimSpace(m.body[0])...) // a handler's JSON may have some around it
 	return append(b, '}')
 }
 
@@ -375,11 +375,11 @@ func (m *message) saysWord() bool {
 	return true
 }
 
-// plainJSONCode tells whether b is a number or a short word as JSON, other than
-// success, however that is written.
+// plainJSONCode tells whether b is a number or a word as JSON, other than success,
+// however that is written.
 func plainJSONCode(b []byte) bool {
 	s := Message{b: b}.String()
-	if len(s) == 0 || len(s) > maxRID || s == "200" {
+	if len(s) == 0 || s == "200" {
 		return false
 	}
 	if b[0] == '"' {
@@ -394,6 +394,14 @@ func plainJSONCode(b []byte) bool {
 
 // errorHead is how they begin. A value that does is written with a space in it.
 const errorHead = `{"status":`
+
+// apart is value, which is JSON, such that it is not read as an error.
+func apart(value []byte) []byte {
+	if !nearlyError(value) {
+		return value
+	}
+	return append([]byte("{ "), value[1:]...)
+}
 
 func nearlyError(b []byte) bool {
 	return len(b) > len(errorHead) && string(b[:len(errorHead)]) == errorHead
@@ -411,7 +419,7 @@ func appendErrorObject(b []byte, m *message) []byte {
 	}
 	b = append(b, m.code...)
 	b = append(b, `,"msg":`...)
-	b = append(b, m.body[0]...)
+	b = append(b, bytes.TrimSpace(m.body[0])...)
 	return append(b, '}')
 }
 

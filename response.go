@@ -133,6 +133,9 @@ func (r *Response) Send(v any) error {
 	r.writing.Lock()
 	defer r.writing.Unlock()
 	if !r.worker.wire.partials {
+		if !raw {
+			value = apart(value) // it may stand alone in the end
+		}
 		return r.keep(value, false)
 	}
 	return r.partial(value, raw, nil)

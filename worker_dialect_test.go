@@ -189,3 +189,78 @@ func TestDialectConfig(t *testing.T) {
 		}
 	}
 }
+
+// An error arrives as the one that the handler returned, whatever its code and value:
+// where a dialect has none, as the form by which they are known, and never as a value.
+func TestDialectWorkerErrors(t *testing.T) {
+	long := strings.Repeat("CODE ", 20)
+	eachDialect(t, nil, func(t *testing.T, d Dialect) {
+		var said *Error
+		w, n := fakeDialectWorker(t, d, nil, func(ctx context.Context, req *Request, res *Response) error { return said })
+		defer w.Close()
+		l := n.next(t)
+		synctest.Wait()
+		l.sent() // READY
+		for i, e := range []Error{
+			{Code: "418", Message: "TEAPOT"}, {Message: "no"}, {},
+			{Code: "418", Data: []byte(" {\"a\": [1]}\n")}, {Code: "NO", Data: []byte("\t5 ")}, {Data: []byte(" [1]\r\n")},
+			{Code: long, Message: "x"}, {Code: `"`, Message: "x"}, {Code: "-1", Message: "x"}, {Code: "1e400", Message: "x"}, {Code: "200.0", Message: "x"},
+		} {
+			said = &e
+			l.work(d, fmt.Sprint("T", i), fmt.Sprint("R", i))
+			synctest.Wait()
+			got := l.sent()
+			if len(got) != 1 {
+				t.Fatalf("%+v: sent %q", e, got)
+			}
+			var m message
+			if !wires[d].parseAtBroker(split(got[0]), &m) {
+				t.Fatalf("%+v: sent %q, which can't be read", e, got)
+			}
+			code, value := e.wire()
+			if m.said != saidError || m.code != code || strings.TrimSpace(string(m.body[0])) != strings.TrimSpace(string(value)) {
+				t.Errorf("%+v: sent %q, which says %v, %s, %q", e, got, m.said, m.code, m.body)
+			}
+		}
+	})
+}
+
+// A value is none, however much it looks like one: also if it was a partial, and
+// stands alone in the end.
+func TestDialectWorkerNoErrors(t *testing.T) {
+	eachDialect(t, nameless, func(t *testing.T, d Dialect) {
+		w, n := fakeDialectWorker(t, d, nil, func(ctx context.Context, req *Request, res *Response) error {
+			type record struct {
+				Status any    `json:"status"`
+				Msg    string `json:"msg"`
+			}
+			return errors.Join(res.Send(record{404, "a record"}), res.Close())
+		})
+		defer w.Close()
+		l := n.next(t)
+		synctest.Wait()
+		l.sent() // READY
+		l.work(d, "T", "R")
+		synctest.Wait()
+		got := l.sent()
+		var m message
+		if len(got) == 0 || !wires[d].parseAtBroker(split(got[0]), &m) || m.said != saidValue {
+			t.Errorf("sent %q, which says %v", got, m.said)
+		}
+	})
+}
+
+// What is only nearly of the form of an error is a value.
+func TestDialectNearlyErrors(t *testing.T) {
+	t.Parallel()
+	for _, s := range []string{`{"status":404,"Msg":"x"}`, `{"status":404,"MSG":"x"}`, `{"status":404,"gsm":"","msg":"x"}`, `{"status":404,"msg":"x" }`, `{"status":"TIMEOUT","Executed":false}`} {
+		var m message
+		if !m.saysFrames([][]byte{[]byte(s)}) || m.said != saidValue {
+			t.Errorf("%s says %v, %s", s, m.said, m.code)
+		}
+	}
+	var m message
+	if m.saysCoded([]byte(`{"code":404,"Text":"x"}`)); m.code != "500" {
+		t.Errorf("another key than text: code %s", m.code)
+	}
+}
