@@ -212,7 +212,7 @@ func (r *Response) Heartbeat() error {
 	if err == nil {
 		n := 0
 		if r.worker.wire.several {
-			n = r.worker.concurrency()
+			n = r.conn.level()
 		}
 		r.worker.wire.appendWorkerBeat(o, n, r.task.token(), r.task.rid())
 	}

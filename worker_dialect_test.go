@@ -264,3 +264,73 @@ func TestDialectNearlyErrors(t *testing.T) {
 		t.Errorf("another key than text: code %s", m.code)
 	}
 }
+
+// A worker of PIGATO that shuts down asks for nothing more, serves what was on its
+// way, and leaves with the last final; else its broker would give it request after
+// request.
+func TestDialectPigatoShutdown(t *testing.T) {
+	const none = `W|4||{"concurrency":0}`
+	start := func(t *testing.T) (w *Worker, l *fakeLink, free chan struct{}, done chan error) {
+		free, done = make(chan struct{}), make(chan error, 1)
+		w, n := fakeDialectWorker(t, PIGATO, &WorkerConfig{Concurrency: 3}, func(ctx context.Context, req *Request, res *Response) error {
+			<-free
+			return res.Heartbeat()
+		})
+		l = n.next(t)
+		l.say("W", "1")
+		synctest.Wait()
+		l.sent()
+		return w, l, free, done
+	}
+	shutdown := func(w *Worker, done chan error) {
+		go func() { done <- w.Shutdown(context.Background()) }()
+		synctest.Wait()
+	}
+	final := func(rid string) string { return "W|3|T||" + rid + "|0|null|{}" }
+	t.Run("busy", func(t *testing.T) {
+		synctest.Test(t, func(t *testing.T) {
+			w, l, free, done := start(t)
+			l.work(PIGATO, "T", "r1")
+			shutdown(w, done)
+			wantSent(t, l, none)
+			l.work(PIGATO, "T", "r2") // it was on its way
+			free <- struct{}{}
+			wantSent(t, l, none, final("r1"))
+			l.say("W", "4")
+			pass(testBeat + testBeat/2)
+			wantSent(t, l, none)
+			free <- struct{}{}
+			wantSent(t, l, none, final("r2"), "W|5")
+			if err := <-done; err != nil {
+				t.Error(err)
+			}
+		})
+	})
+	t.Run("no broker", func(t *testing.T) {
+		synctest.Test(t, func(t *testing.T) {
+			w, n := fakeDialectWorker(t, PIGATO, nil, func(context.Context, *Request, *Response) error { return nil })
+			n.next(t)
+			synctest.Wait()
+			since := time.Now()
+			if err := w.Shutdown(context.Background()); err != nil || time.Since(since) > drainSettle {
+				t.Errorf("it took %v: %v", time.Since(since), err)
+			}
+		})
+	})
+	t.Run("idle", func(t *testing.T) {
+		synctest.Test(t, func(t *testing.T) {
+			w, l, free, done := start(t)
+			shutdown(w, done)
+			wantSent(t, l, none)
+			l.work(PIGATO, "T", "r1")
+			free <- struct{}{}
+			wantSent(t, l, none, final("r1"))
+			l.say("W", "4")
+			synctest.Wait()
+			wantSent(t, l, "W|5")
+			if err := <-done; err != nil {
+				t.Error(err)
+			}
+		})
+	})
+}

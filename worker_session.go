@@ -91,7 +91,7 @@ type arrivals struct {
 	grants []creditTo // credit to give
 	pieces []pieceTo
 	ready  bool  // the broker was heard for the first time on this link
-	leaves bool  // the broker said DRAIN
+	leaves bool  // the broker said DRAIN, or answers a pause
 	beat   bool  // appendBeats is due
 	wake   bool  // a timer is due earlier than the last tick said
 	drop   error // give the link up
@@ -133,6 +133,7 @@ type workerSession struct {
 	life   string // of a broker that advertised, else empty
 	said   int    // the concurrency that the broker was told last …
 	claim  int    // … and the most that it was told: how much it may think of when it gives
+	paused bool   // … and, where that is said with a beat, that it is to give nothing now
 	packs  bool   // the broker reads envelopes
 	many   bool   // … and several of them in one frame
 	frame  int64  // … and pieces, and takes frames of so many bytes; 0: no pieces
@@ -165,7 +166,7 @@ func newWorkerSession(heartbeat time.Duration, liveness, concurrency int) worker
 // open starts a fresh link.
 func (s *workerSession) open() {
 	s.up, s.ready, s.over, s.life, s.told, s.packs, s.many, s.frame = false, false, false, "", 0, false, false, 0
-	s.roomy = nil
+	s.roomy, s.paused = nil, false
 	s.said, s.claim = s.concurrency, s.concurrency // READY says it
 	s.due = never
 }
@@ -207,7 +208,7 @@ func (s *workerSession) appendReady(o *batch.Out, service string, self *caps) {
 	}
 	s.wire.appendReady(o, service)
 	if s.wire.several { // PIGATO 0.0.46's worker beats at once
-		s.wire.appendWorkerBeat(o, s.concurrency, "", "")
+		s.wire.appendWorkerBeat(o, s.level(), "", "")
 	}
 }
 
@@ -216,8 +217,16 @@ func (s *workerSession) appendLevel(o *batch.Out, self *caps) {
 	if s.wire.extends {
 		appendHello(o, headerWorker, self)
 	} else {
-		s.wire.appendWorkerBeat(o, s.concurrency, "", "")
+		s.wire.appendWorkerBeat(o, s.level(), "", "")
 	}
+}
+
+// level is what a beat says of how many requests are wanted at a time.
+func (s *workerSession) level() int {
+	if s.paused {
+		return 0
+	}
+	return s.concurrency
 }
 
 // say notes that the broker is told now.
@@ -252,6 +261,8 @@ func (s *workerSession) receive(now instant, m *message, a *arrivals, take func(
 		if t := s.find(m); t != nil {
 			t.seen, t.watched = now, !t.tells
 		}
+		// The answer to the pause, behind all that was given before; or, rarely, to the beat before that.
+		a.leaves = a.leaves || s.paused && m.token == nil
 	case opCredit:
 		if t := s.find(m); t != nil {
 			a.credit = append(a.credit, creditTo{t, m.credit, m.window})
@@ -471,7 +482,7 @@ func (s *workerSession) check(now instant, t *task, a *arrivals) instant {
 // held for half an interval or longer: what is younger will hardly get old.
 func (s *workerSession) appendBeats(o *batch.Out, now instant) {
 	if !s.wire.beatsRequest {
-		s.wire.appendWorkerBeat(o, s.concurrency, "", "")
+		s.wire.appendWorkerBeat(o, s.level(), "", "")
 		return
 	}
 	appendWorkerCommand(o, opHeartbeat, "", "")

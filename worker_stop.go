@@ -25,6 +25,7 @@ const (
 	staying   leaving = iota
 	parting           // the broker was not heard yet: what to say shows when it is
 	draining          // DRAIN was said, or there is no connection: takes nothing new
+	pausing           // a foreign broker was told to give nothing, and has not answered
 	departing         // a foreign broker knows no DRAIN: DISCONNECT goes with the last final
 	departed          // DISCONNECT was sent
 )
@@ -108,7 +109,9 @@ func (c *workerConn) sayDrain() {
 
 // part says on l that no more requests are wanted, unless that was said or l
 // is not the present link any more. Brokers that did not advertise know no
-// DRAIN; they are told DISCONNECT at once, or with the last final.
+// DRAIN; they are told DISCONNECT at once, or with the last final. PIGATO's gives
+// more until then: it is told a concurrency of 0 before (PIGATO 0.0.46
+// lib/Broker.js, workerAvailable), and answers that, as it does each beat.
 func (c *workerConn) part(l link) {
 	o := l.Begin()
 	defer l.Flush()
@@ -119,6 +122,9 @@ func (c *workerConn) part(l link) {
 	case c.sess.known():
 		c.leaving = draining
 		appendWorkerCommand(o, opDrain, "", "")
+	case c.sess.wire.several && c.sess.ready:
+		c.leaving, c.sess.paused = pausing, true
+		c.sess.appendLevel(o, &c.worker.self)
 	case len(c.sess.all) > 0:
 		c.leaving = departing
 		c.settle()
