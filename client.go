@@ -44,7 +44,8 @@ type ClientConfig struct {
 	// WithKey in all of them, and WithMetadata but in PIGATO. Nothing cancels a
 	// request at its worker, and nothing slows a worker down: see BufferLimit. That
 	// MDP's and OMDPFinal's brokers are there shows with their first reply: the
-	// client is not Ready before. See docs/dialects.md.
+	// client is not Ready before, and of several Endpoints it stays with one that
+	// answers, also when a more preferred one is back. See docs/dialects.md.
 	Dialect Dialect
 	// MaxConnections is how many connections to each broker a client of MDP/0.1 or
 	// MDP/0.2 may have at a time, 1 to 1,000, default 16. Requests have no ids there,
