@@ -8,6 +8,7 @@ import (
 	"strings"
 	"testing"
 	"testing/synctest"
+	"time"
 )
 
 // A worker of other dialects, and a broker by hand.
@@ -332,5 +333,38 @@ func TestDialectPigatoShutdown(t *testing.T) {
 				t.Error(err)
 			}
 		})
+	})
+}
+
+// A broker of another make does not tell its interval: it is the worker's, as agreed,
+// so one that is slow by agreement is not lost after 15 s.
+func TestDialectSlowBroker(t *testing.T) {
+	eachDialect(t, nil, func(t *testing.T, d Dialect) {
+		w, n := fakeDialectWorker(t, d, &WorkerConfig{Heartbeat: time.Minute}, func(context.Context, *Request, *Response) error { return nil })
+		defer w.Close()
+		l := n.next(t)
+		beat := func() {
+			switch d {
+			case MDP02:
+				l.say("MDPW02", "\x05")
+			case MDP01:
+				l.say("", "MDPW01", "\x04")
+			default:
+				l.say("W", "4")
+			}
+		}
+		for range 5 {
+			beat()
+			pass(time.Minute)
+		}
+		synctest.Wait()
+		if s := w.Stats(); s.Connections != 1 || s.State != Ready {
+			t.Errorf("stats %+v", s)
+		}
+		pass(3 * time.Minute)
+		synctest.Wait()
+		if s := w.Stats(); s.State != Lost {
+			t.Errorf("silent for three intervals: %v", s.State)
+		}
 	})
 }

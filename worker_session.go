@@ -437,7 +437,7 @@ func (s *workerSession) tick(now instant, a *arrivals) instant {
 			a.beat = true
 			s.beatAt = now + s.heartbeat
 		}
-		silent := s.clock.silentSince(s.heard) + lifeLimit(s.told, s.liveness)
+		silent := s.clock.silentSince(s.heard) + s.patience()
 		if now >= silent {
 			s.over, a.drop = true, errBrokerSilent
 		}
@@ -448,6 +448,15 @@ func (s *workerSession) tick(now instant, a *arrivals) instant {
 	}
 	s.due = next
 	return next
+}
+
+// patience is how long the broker may be silent. Where none tells its interval both
+// sides have agreed on one (RFC 18, "regular and agreed-upon intervals"): this worker's.
+func (s *workerSession) patience() time.Duration {
+	if s.wire.extends {
+		return lifeLimit(s.told, s.liveness)
+	}
+	return max(foreignLiveness, lifeLimit(s.heartbeat, s.liveness))
 }
 
 // check ends a request whose time is over or whose client is silent, and

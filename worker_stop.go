@@ -144,7 +144,7 @@ func (c *workerConn) awaitSettled(ctx context.Context, since time.Time) {
 		w.mu.Lock()
 		l, unheard, limit := c.link, c.leaving == parting, drainSettle
 		if !unheard {
-			limit = lifeLimit(c.sess.told, w.settings.liveness)
+			limit = c.sess.patience()
 		}
 		w.mu.Unlock()
 		left := time.Until(since.Add(limit))
