@@ -83,7 +83,9 @@ type ClientConfig struct {
 	// bytes; more is ErrTooLarge. Default 64 MiB. What is larger than a frame of
 	// the broker (Limits.MaxFrame) goes in pieces, as the worker takes them: to
 	// workers of this library, else it is ErrTooLarge. Replies come in pieces as
-	// well, one that is over MaxBody is ErrTooLarge at its handler.
+	// well, one that is over MaxBody is ErrTooLarge at its handler. In other dialects
+	// nothing goes in pieces, and a broker that takes less cuts the connection: set
+	// MaxBody to what it takes.
 	MaxBody int
 	// MaxOutstanding is how many requests may be in progress; one more is
 	// ErrOverloaded. Default 10,000; negative: no limit.
