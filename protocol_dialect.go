@@ -61,8 +61,9 @@ type wire struct {
 	beats        bool // its clients beat
 	quiet        bool // its peers do not beat where they said something else since the last time
 
-	asks   string // what its own clients write in their options besides the timeout
-	frames int    // the most that a message to its clients may have
+	asks    string // what its own clients write in their options besides the timeout
+	frames  int    // the most that a message to its clients may have
+	assumes int    // how many requests its brokers give a worker that has not told how many it takes; 0: one
 }
 
 // wires has every dialect, by its number; Auto is what decides between them.
@@ -73,7 +74,7 @@ func init() {
 	wires = [...]*wire{
 		OMDP:      {codec: omdpCodec{}, dialect: OMDP, extends: true, numbered: true, options: true, partials: true, noticed: true, beatsRequest: true, watches: true, vague: true, beats: true, frames: maxFrames},
 		OMDPFinal: {codec: finalCodec{}, dialect: OMDPFinal, numbered: true, partials: true, watches: true, takesOver: true, beats: true, frames: maxFrames},
-		PIGATO:    {codec: pigatoCodec{}, dialect: PIGATO, numbered: true, options: true, partials: true, watches: true, answers: true, several: true, rejects: true, patterns: true, beats: true, asks: `,"retry":0`, frames: maxFrames},
+		PIGATO:    {codec: pigatoCodec{}, dialect: PIGATO, numbered: true, options: true, partials: true, watches: true, answers: true, several: true, rejects: true, patterns: true, beats: true, asks: `,"retry":0`, frames: maxFrames, assumes: pigatoAssumes},
 		MDP02:     {codec: mdp02, dialect: MDP02, opaque: true, quiet: true, partials: true, frames: maxReplyFrames},
 		MDP01:     {codec: mdp01, dialect: MDP01, opaque: true, quiet: true, frames: maxReplyFrames},
 	}

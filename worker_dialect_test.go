@@ -368,3 +368,32 @@ func TestDialectSlowBroker(t *testing.T) {
 		}
 	})
 }
+
+// PIGATO's broker takes a worker that it has only READY of for one with a concurrency
+// of 100, and gives it what waits before it reads more. What is dropped keeps its
+// place there for ever.
+func TestDialectPigatoGivesMany(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		given := make(chan struct{})
+		w, n := fakeDialectWorker(t, PIGATO, nil, func(context.Context, *Request, *Response) error {
+			<-given
+			return nil
+		})
+		defer w.Close()
+		l := n.next(t)
+		synctest.Wait()
+		l.sent() // READY and the concurrency of 1
+		for i := range 100 {
+			l.work(PIGATO, "T", fmt.Sprint("r", i))
+		}
+		synctest.Wait()
+		if s := w.Stats(); s.Handlers != 1 || s.Waiting != 99 {
+			t.Errorf("given all: %+v", s)
+		}
+		close(given)
+		synctest.Wait()
+		if s, sent := w.Stats(), l.sent(); s.Dropped != 0 || s.Succeeded != 100 || len(sent) != 100 || sent[99] != "W|3|T||r99|0|null|{}" {
+			t.Errorf("%d finals; stats %+v", len(sent), s)
+		}
+	})
+}
