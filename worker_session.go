@@ -295,8 +295,9 @@ func (s *workerSession) find(m *message) *task {
 // place of a request back when it hears nothing of it for too long; where its
 // messages were held up, the worker gets the next one before it learns so. That
 // one waits for a place. One of another dialect may have given a request up and
-// has no word for that, or gives what it assumes before it is told. Nobody says when a broker has read that the concurrency
-// shrank: until the link ends, it may give as much as it was ever told.
+// has no word for that, or goes by what it assumes before it is told. Nobody says
+// when a broker has read that the concurrency shrank: until the link ends, it may
+// give as much as it was ever told.
 func (s *workerSession) most() int {
 	if s.known() || !s.wire.extends {
 		return max(2*s.claim, s.wire.assumes)
