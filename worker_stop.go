@@ -32,8 +32,9 @@ const (
 
 // Shutdown tells every broker to send nothing more, waits for the requests in
 // progress until ctx ends, then ends what is left, takes its leave and closes
-// the worker. Requests that a broker of this library sent before it read that
-// are served as well. It returns nil if nothing was cut off, else the cause of
+// the worker. Requests that a broker of this library, or PIGATO's, sent before it
+// read that are served as well; brokers of other makes may give one more upon the
+// last final, which nobody answers. It returns nil if nothing was cut off, else the cause of
 // ctx's end; ErrNotStarted before Start and ErrClosed after Close. A handler
 // must not wait for it.
 func (w *Worker) Shutdown(ctx context.Context) error {
