@@ -134,12 +134,19 @@ func TestDialectWorkerAnswers(t *testing.T) {
 }
 
 // A request that a broker gives while it knows of no other: the one before it was
-// given up, and nobody hears of it any more.
+// given up, and nobody hears of it any more. Such a broker gives one at a time,
+// however many the worker would take.
 func TestDialectOvertaken(t *testing.T) {
+	for _, concurrency := range []int{1, 3} {
+		t.Run(fmt.Sprint(concurrency), func(t *testing.T) { overtaken(t, concurrency) })
+	}
+}
+
+func overtaken(t *testing.T, concurrency int) {
 	synctest.Test(t, func(t *testing.T) {
 		ended := make(chan error, 10)
 		free := make(chan struct{})
-		w, n := fakeDialectWorker(t, OMDPFinal, nil, func(ctx context.Context, req *Request, res *Response) error {
+		w, n := fakeDialectWorker(t, OMDPFinal, &WorkerConfig{Concurrency: concurrency}, func(ctx context.Context, req *Request, res *Response) error {
 			select {
 			case <-free:
 			case <-ctx.Done():

@@ -356,21 +356,15 @@ func (s *workerSession) onRequest(now instant, m *message, a *arrivals, take fun
 }
 
 // overtake makes room for the next request, where a broker gives it while it knows
-// of no other: the oldest was given up, and nobody wants an answer to it.
+// of no other: the one before was given up, and nobody wants an answer to it.
 func (s *workerSession) overtake(a *arrivals) {
-	if len(s.all) < s.concurrency {
-		return
-	}
-	oldest := s.all[0]
-	for _, t := range s.all {
-		if t.since < oldest.since {
-			oldest = t
+	for len(s.all) > 0 {
+		t := s.all[0]
+		s.release(t)
+		if !t.told {
+			t.told = true
+			a.ended = append(a.ended, ending{t, errOvertaken})
 		}
-	}
-	s.release(oldest)
-	if !oldest.told {
-		oldest.told = true
-		a.ended = append(a.ended, ending{oldest, errOvertaken})
 	}
 }
 
