@@ -44,7 +44,8 @@ type ClientConfig struct {
 	// WithKey in all of them, and WithMetadata but in PIGATO. Nothing cancels a
 	// request at its worker, and nothing slows a worker down: see BufferLimit. That
 	// MDP's and OMDPFinal's brokers are there shows with their first reply: the
-	// client is not Ready before. See docs/dialects.md.
+	// client is not Ready before, and of several Endpoints it stays with one that
+	// answers, also when a more preferred one is back. See docs/dialects.md.
 	Dialect Dialect
 	// MaxConnections is how many connections to each broker a client of MDP/0.1 or
 	// MDP/0.2 may have at a time, 1 to 1,000, default 16. Requests have no ids there,
@@ -82,7 +83,9 @@ type ClientConfig struct {
 	// bytes; more is ErrTooLarge. Default 64 MiB. What is larger than a frame of
 	// the broker (Limits.MaxFrame) goes in pieces, as the worker takes them: to
 	// workers of this library, else it is ErrTooLarge. Replies come in pieces as
-	// well, one that is over MaxBody is ErrTooLarge at its handler.
+	// well, one that is over MaxBody is ErrTooLarge at its handler. In other dialects
+	// nothing goes in pieces, and a broker that takes less cuts the connection: set
+	// MaxBody to what it takes.
 	MaxBody int
 	// MaxOutstanding is how many requests may be in progress; one more is
 	// ErrOverloaded. Default 10,000; negative: no limit.

@@ -553,3 +553,25 @@ func TestLookupAnswers(t *testing.T) {
 		})
 	}
 }
+
+// All connections that are needed are opened at once, not one after the other.
+func TestDialectOpensTogether(t *testing.T) {
+	eachDialect(t, nameless, func(t *testing.T, d Dialect) {
+		c, n := fakeDialect(t, d, &ClientConfig{MaxConnections: 4})
+		defer c.Close()
+		n.mu.Lock()
+		n.blocked = true
+		n.mu.Unlock()
+		l := n.next(t)
+		for i := range 6 {
+			goCall(t.Context(), c, "echo", i)
+		}
+		synctest.Wait()
+		l.hold(false)
+		l.awaitPrefix(t, requestPrefix[d])
+		synctest.Wait()
+		if len(n.links) != 3 {
+			t.Errorf("%d more connections are being made, want 3", len(n.links))
+		}
+	})
+}

@@ -119,10 +119,13 @@ func (c *Client) sent(l link) {
 	}
 }
 
-// grow opens another connection if requests wait for one and there may be more.
-// mu is held.
+// grow opens a connection for each request that waits for one, as far as there
+// may be more. mu is held.
 func (c *Client) grow() {
-	if l := c.table.wants(); l != nil && !c.closed {
+	if c.closed {
+		return
+	}
+	for l := c.table.wants(); l != nil; l = c.table.wants() {
 		c.serve(c.conns[l.index])
 	}
 }

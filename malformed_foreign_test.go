@@ -292,12 +292,12 @@ func TestMalformedForeignWorker(t *testing.T) {
 					if sent := l.sent(); after != before || len(sent) > 0 {
 						t.Errorf("%s: %.200q: got %+v, want %+v; sent %q", k.name, k.frames, after, before, sent)
 					}
-					l.work(x, fmt.Sprint("next", i), fmt.Sprint("N", i))
 					free <- struct{}{}
+					synctest.Wait()
+					l.work(x, fmt.Sprint("next", i), fmt.Sprint("N", i))
 					free <- struct{}{}
 					synctest.Wait()
 					sent := l.sent()
-					slices.Sort(sent)
 					if want := []string{foreignFinal(x, fmt.Sprint("T", i), fmt.Sprint("R", i)), foreignFinal(x, fmt.Sprint("next", i), fmt.Sprint("N", i))}; !slices.Equal(sent, want) {
 						t.Fatalf("%s: sent %q, want %q", k.name, sent, want)
 					}

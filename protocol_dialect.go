@@ -61,8 +61,9 @@ type wire struct {
 	beats        bool // its clients beat
 	quiet        bool // its peers do not beat where they said something else since the last time
 
-	asks   string // what its own clients write in their options besides the timeout
-	frames int    // the most that a message to its clients may have
+	asks    string // what its own clients write in their options besides the timeout
+	frames  int    // the most that a message to its clients may have
+	assumes int    // how many requests its brokers give a worker that has not told how many it takes; 0: one
 }
 
 // wires has every dialect, by its number; Auto is what decides between them.
@@ -73,7 +74,7 @@ func init() {
 	wires = [...]*wire{
 		OMDP:      {codec: omdpCodec{}, dialect: OMDP, extends: true, numbered: true, options: true, partials: true, noticed: true, beatsRequest: true, watches: true, vague: true, beats: true, frames: maxFrames},
 		OMDPFinal: {codec: finalCodec{}, dialect: OMDPFinal, numbered: true, partials: true, watches: true, takesOver: true, beats: true, frames: maxFrames},
-		PIGATO:    {codec: pigatoCodec{}, dialect: PIGATO, numbered: true, options: true, partials: true, watches: true, answers: true, several: true, rejects: true, patterns: true, beats: true, asks: `,"retry":0`, frames: maxFrames},
+		PIGATO:    {codec: pigatoCodec{}, dialect: PIGATO, numbered: true, options: true, partials: true, watches: true, answers: true, several: true, rejects: true, patterns: true, beats: true, asks: `,"retry":0`, frames: maxFrames, assumes: pigatoAssumes},
 		MDP02:     {codec: mdp02, dialect: MDP02, opaque: true, quiet: true, partials: true, frames: maxReplyFrames},
 		MDP01:     {codec: mdp01, dialect: MDP01, opaque: true, quiet: true, frames: maxReplyFrames},
 	}
@@ -341,7 +342,7 @@ func appendCoded(b []byte, m *message) []byte {
 	b = append(b, codedHead...)
 	b = append(b, m.code...)
 	b = append(b, `,"text":`...)
-	b = append(b, m.body[0]...)
+	b = append(b, bytes.TrimSpace(m.body[0])...) // a handler's JSON may have some around it
 	return append(b, '}')
 }
 
@@ -375,11 +376,11 @@ func (m *message) saysWord() bool {
 	return true
 }
 
-// plainJSONCode tells whether b is a number or a short word as JSON, other than
-// success, however that is written.
+// plainJSONCode tells whether b is a number or a word as JSON, other than success,
+// however that is written.
 func plainJSONCode(b []byte) bool {
 	s := Message{b: b}.String()
-	if len(s) == 0 || len(s) > maxRID || s == "200" {
+	if len(s) == 0 || s == "200" {
 		return false
 	}
 	if b[0] == '"' {
@@ -394,6 +395,14 @@ func plainJSONCode(b []byte) bool {
 
 // errorHead is how they begin. A value that does is written with a space in it.
 const errorHead = `{"status":`
+
+// apart is value, which is JSON, such that it is not read as an error.
+func apart(value []byte) []byte {
+	if !nearlyError(value) {
+		return value
+	}
+	return append([]byte("{ "), value[1:]...)
+}
 
 func nearlyError(b []byte) bool {
 	return len(b) > len(errorHead) && string(b[:len(errorHead)]) == errorHead
@@ -411,7 +420,7 @@ func appendErrorObject(b []byte, m *message) []byte {
 	}
 	b = append(b, m.code...)
 	b = append(b, `,"msg":`...)
-	b = append(b, m.body[0]...)
+	b = append(b, bytes.TrimSpace(m.body[0])...)
 	return append(b, '}')
 }
 

@@ -14,6 +14,10 @@ type pigatoCodec struct{}
 
 const pigatoError = "-1"
 
+// pigatoAssumes is its broker's concurrency for a worker that has not told one
+// (PIGATO 0.0.46 lib/Broker.js, workerRequire).
+const pigatoAssumes = 100
+
 func (pigatoCodec) parseAtBroker(f [][]byte, m *message) bool {
 	if !parseHeader(f, m) {
 		return false

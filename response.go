@@ -133,6 +133,9 @@ func (r *Response) Send(v any) error {
 	r.writing.Lock()
 	defer r.writing.Unlock()
 	if !r.worker.wire.partials {
+		if !raw {
+			value = apart(value) // it may stand alone in the end
+		}
 		return r.keep(value, false)
 	}
 	return r.partial(value, raw, nil)
@@ -209,7 +212,7 @@ func (r *Response) Heartbeat() error {
 	if err == nil {
 		n := 0
 		if r.worker.wire.several {
-			n = r.worker.concurrency()
+			n = r.conn.level()
 		}
 		r.worker.wire.appendWorkerBeat(o, n, r.task.token(), r.task.rid())
 	}

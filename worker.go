@@ -44,7 +44,8 @@ type WorkerConfig struct {
 	Heartbeat time.Duration
 	// Liveness is how many of its own intervals the broker may be silent
 	// before it counts as lost. Default 3, 2 to 1,000. A broker that does not tell its
-	// interval may be silent for 15 s.
+	// interval may be silent for 15 s; of other dialects, where it is agreed on, for
+	// so many of the worker's if that is more.
 	Liveness int
 
 	// ReconnectMin and ReconnectMax bound the wait before a lost connection is
@@ -55,7 +56,9 @@ type WorkerConfig struct {
 	// MaxBody is the most that one encoded partial or final may have, in bytes;
 	// more is ErrTooLarge, here or, of requests, at the client. Default 64 MiB. What
 	// is larger than a frame of the broker (Limits.MaxFrame) goes in pieces; for
-	// clients that are not of this library it is ErrTooLarge.
+	// clients that are not of this library it is ErrTooLarge. In other dialects
+	// nothing does, and a broker that takes less cuts the connection: set MaxBody to
+	// what it takes.
 	MaxBody int
 	// TotalBody is how many bytes of requests that come in pieces the worker
 	// joins at a time, those that its handlers have included: more wait at their

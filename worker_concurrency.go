@@ -34,11 +34,11 @@ func (w *Worker) SetConcurrency(n int) error {
 	return nil
 }
 
-// concurrency is the present one.
-func (w *Worker) concurrency() int {
-	w.mu.Lock()
-	defer w.mu.Unlock()
-	return w.places.size
+// level is what beats tell the broker.
+func (c *workerConn) level() int {
+	c.worker.mu.Lock()
+	defer c.worker.mu.Unlock()
+	return c.sess.level()
 }
 
 // tell says the present concurrency on l, unless the broker knows it, or knows

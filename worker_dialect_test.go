@@ -8,6 +8,7 @@ import (
 	"strings"
 	"testing"
 	"testing/synctest"
+	"time"
 )
 
 // A worker of other dialects, and a broker by hand.
@@ -133,12 +134,19 @@ func TestDialectWorkerAnswers(t *testing.T) {
 }
 
 // A request that a broker gives while it knows of no other: the one before it was
-// given up, and nobody hears of it any more.
+// given up, and nobody hears of it any more. Such a broker gives one at a time,
+// however many the worker would take.
 func TestDialectOvertaken(t *testing.T) {
+	for _, concurrency := range []int{1, 3} {
+		t.Run(fmt.Sprint(concurrency), func(t *testing.T) { overtaken(t, concurrency) })
+	}
+}
+
+func overtaken(t *testing.T, concurrency int) {
 	synctest.Test(t, func(t *testing.T) {
 		ended := make(chan error, 10)
 		free := make(chan struct{})
-		w, n := fakeDialectWorker(t, OMDPFinal, nil, func(ctx context.Context, req *Request, res *Response) error {
+		w, n := fakeDialectWorker(t, OMDPFinal, &WorkerConfig{Concurrency: concurrency}, func(ctx context.Context, req *Request, res *Response) error {
 			select {
 			case <-free:
 			case <-ctx.Done():
@@ -188,4 +196,211 @@ func TestDialectConfig(t *testing.T) {
 			t.Errorf("got %s, want %s", got, text)
 		}
 	}
+}
+
+// An error arrives as the one that the handler returned, whatever its code and value:
+// where a dialect has none, as the form by which they are known, and never as a value.
+func TestDialectWorkerErrors(t *testing.T) {
+	long := strings.Repeat("CODE ", 20)
+	eachDialect(t, nil, func(t *testing.T, d Dialect) {
+		var said *Error
+		w, n := fakeDialectWorker(t, d, nil, func(ctx context.Context, req *Request, res *Response) error { return said })
+		defer w.Close()
+		l := n.next(t)
+		synctest.Wait()
+		l.sent() // READY
+		for i, e := range []Error{
+			{Code: "418", Message: "TEAPOT"}, {Message: "no"}, {},
+			{Code: "418", Data: []byte(" {\"a\": [1]}\n")}, {Code: "NO", Data: []byte("\t5 ")}, {Data: []byte(" [1]\r\n")},
+			{Code: long, Message: "x"}, {Code: `"`, Message: "x"}, {Code: "-1", Message: "x"}, {Code: "1e400", Message: "x"}, {Code: "200.0", Message: "x"},
+		} {
+			said = &e
+			l.work(d, fmt.Sprint("T", i), fmt.Sprint("R", i))
+			synctest.Wait()
+			got := l.sent()
+			if len(got) != 1 {
+				t.Fatalf("%+v: sent %q", e, got)
+			}
+			var m message
+			if !wires[d].parseAtBroker(split(got[0]), &m) {
+				t.Fatalf("%+v: sent %q, which can't be read", e, got)
+			}
+			code, value := e.wire()
+			if m.said != saidError || m.code != code || strings.TrimSpace(string(m.body[0])) != strings.TrimSpace(string(value)) {
+				t.Errorf("%+v: sent %q, which says %v, %s, %q", e, got, m.said, m.code, m.body)
+			}
+		}
+	})
+}
+
+// A value is none, however much it looks like one: also if it was a partial, and
+// stands alone in the end.
+func TestDialectWorkerNoErrors(t *testing.T) {
+	eachDialect(t, nameless, func(t *testing.T, d Dialect) {
+		w, n := fakeDialectWorker(t, d, nil, func(ctx context.Context, req *Request, res *Response) error {
+			type record struct {
+				Status any    `json:"status"`
+				Msg    string `json:"msg"`
+			}
+			return errors.Join(res.Send(record{404, "a record"}), res.Close())
+		})
+		defer w.Close()
+		l := n.next(t)
+		synctest.Wait()
+		l.sent() // READY
+		l.work(d, "T", "R")
+		synctest.Wait()
+		got := l.sent()
+		var m message
+		if len(got) == 0 || !wires[d].parseAtBroker(split(got[0]), &m) || m.said != saidValue {
+			t.Errorf("sent %q, which says %v", got, m.said)
+		}
+	})
+}
+
+// What is only nearly of the form of an error is a value.
+func TestDialectNearlyErrors(t *testing.T) {
+	t.Parallel()
+	for _, s := range []string{`{"status":404,"Msg":"x"}`, `{"status":404,"MSG":"x"}`, `{"status":404,"gsm":"","msg":"x"}`, `{"status":404,"msg":"x" }`, `{"status":"TIMEOUT","Executed":false}`} {
+		var m message
+		if !m.saysFrames([][]byte{[]byte(s)}) || m.said != saidValue {
+			t.Errorf("%s says %v, %s", s, m.said, m.code)
+		}
+	}
+	var m message
+	if m.saysCoded([]byte(`{"code":404,"Text":"x"}`)); m.code != "500" {
+		t.Errorf("another key than text: code %s", m.code)
+	}
+}
+
+// A worker of PIGATO that shuts down asks for nothing more, serves what was on its
+// way, and leaves with the last final; else its broker would give it request after
+// request.
+func TestDialectPigatoShutdown(t *testing.T) {
+	const none = `W|4||{"concurrency":0}`
+	start := func(t *testing.T) (w *Worker, l *fakeLink, free chan struct{}, done chan error) {
+		free, done = make(chan struct{}), make(chan error, 1)
+		w, n := fakeDialectWorker(t, PIGATO, &WorkerConfig{Concurrency: 3}, func(ctx context.Context, req *Request, res *Response) error {
+			<-free
+			return res.Heartbeat()
+		})
+		l = n.next(t)
+		l.say("W", "1")
+		synctest.Wait()
+		l.sent()
+		return w, l, free, done
+	}
+	shutdown := func(w *Worker, done chan error) {
+		go func() { done <- w.Shutdown(context.Background()) }()
+		synctest.Wait()
+	}
+	final := func(rid string) string { return "W|3|T||" + rid + "|0|null|{}" }
+	t.Run("busy", func(t *testing.T) {
+		synctest.Test(t, func(t *testing.T) {
+			w, l, free, done := start(t)
+			l.work(PIGATO, "T", "r1")
+			shutdown(w, done)
+			wantSent(t, l, none)
+			l.work(PIGATO, "T", "r2") // it was on its way
+			free <- struct{}{}
+			wantSent(t, l, none, final("r1"))
+			l.say("W", "4")
+			pass(testBeat + testBeat/2)
+			wantSent(t, l, none)
+			free <- struct{}{}
+			wantSent(t, l, none, final("r2"), "W|5")
+			if err := <-done; err != nil {
+				t.Error(err)
+			}
+		})
+	})
+	t.Run("no broker", func(t *testing.T) {
+		synctest.Test(t, func(t *testing.T) {
+			w, n := fakeDialectWorker(t, PIGATO, nil, func(context.Context, *Request, *Response) error { return nil })
+			n.next(t)
+			synctest.Wait()
+			since := time.Now()
+			if err := w.Shutdown(context.Background()); err != nil || time.Since(since) > drainSettle {
+				t.Errorf("it took %v: %v", time.Since(since), err)
+			}
+		})
+	})
+	t.Run("idle", func(t *testing.T) {
+		synctest.Test(t, func(t *testing.T) {
+			w, l, free, done := start(t)
+			shutdown(w, done)
+			wantSent(t, l, none)
+			l.work(PIGATO, "T", "r1")
+			free <- struct{}{}
+			wantSent(t, l, none, final("r1"))
+			l.say("W", "4")
+			synctest.Wait()
+			wantSent(t, l, "W|5")
+			if err := <-done; err != nil {
+				t.Error(err)
+			}
+		})
+	})
+}
+
+// A broker of another make does not tell its interval: it is the worker's, as agreed,
+// so one that is slow by agreement is not lost after 15 s.
+func TestDialectSlowBroker(t *testing.T) {
+	eachDialect(t, nil, func(t *testing.T, d Dialect) {
+		w, n := fakeDialectWorker(t, d, &WorkerConfig{Heartbeat: time.Minute}, func(context.Context, *Request, *Response) error { return nil })
+		defer w.Close()
+		l := n.next(t)
+		beat := func() {
+			switch d {
+			case MDP02:
+				l.say("MDPW02", "\x05")
+			case MDP01:
+				l.say("", "MDPW01", "\x04")
+			default:
+				l.say("W", "4")
+			}
+		}
+		for range 5 {
+			beat()
+			pass(time.Minute)
+		}
+		synctest.Wait()
+		if s := w.Stats(); s.Connections != 1 || s.State != Ready {
+			t.Errorf("stats %+v", s)
+		}
+		pass(3 * time.Minute)
+		synctest.Wait()
+		if s := w.Stats(); s.State != Lost {
+			t.Errorf("silent for three intervals: %v", s.State)
+		}
+	})
+}
+
+// PIGATO's broker takes a worker that it has only READY of for one with a concurrency
+// of 100, and gives it what waits before it reads more. What is dropped keeps its
+// place there for ever.
+func TestDialectPigatoGivesMany(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		given := make(chan struct{})
+		w, n := fakeDialectWorker(t, PIGATO, nil, func(context.Context, *Request, *Response) error {
+			<-given
+			return nil
+		})
+		defer w.Close()
+		l := n.next(t)
+		synctest.Wait()
+		l.sent() // READY and the concurrency of 1
+		for i := range 100 {
+			l.work(PIGATO, "T", fmt.Sprint("r", i))
+		}
+		synctest.Wait()
+		if s := w.Stats(); s.Handlers != 1 || s.Waiting != 99 {
+			t.Errorf("given all: %+v", s)
+		}
+		close(given)
+		synctest.Wait()
+		if s, sent := w.Stats(), l.sent(); s.Dropped != 0 || s.Succeeded != 100 || len(sent) != 100 || sent[99] != "W|3|T||r99|0|null|{}" {
+			t.Errorf("%d finals; stats %+v", len(sent), s)
+		}
+	})
 }

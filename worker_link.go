@@ -111,6 +111,10 @@ func (c *workerConn) deliver(l link, in *batch.In) {
 	case !got.leaves:
 	case c.leaving == draining: // the answer to ours
 		c.settle()
+	case c.leaving == pausing:
+		c.leaving = departing
+		c.settle()
+	case c.leaving > pausing: // an answer to another beat
 	default:
 		c.setState(Draining)
 	}

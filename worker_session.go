@@ -91,7 +91,7 @@ type arrivals struct {
 	grants []creditTo // credit to give
 	pieces []pieceTo
 	ready  bool  // the broker was heard for the first time on this link
-	leaves bool  // the broker said DRAIN
+	leaves bool  // the broker said DRAIN, or answers a pause
 	beat   bool  // appendBeats is due
 	wake   bool  // a timer is due earlier than the last tick said
 	drop   error // give the link up
@@ -133,6 +133,7 @@ type workerSession struct {
 	life   string // of a broker that advertised, else empty
 	said   int    // the concurrency that the broker was told last …
 	claim  int    // … and the most that it was told: how much it may think of when it gives
+	paused bool   // … and, where that is said with a beat, that it is to give nothing now
 	packs  bool   // the broker reads envelopes
 	many   bool   // … and several of them in one frame
 	frame  int64  // … and pieces, and takes frames of so many bytes; 0: no pieces
@@ -165,7 +166,7 @@ func newWorkerSession(heartbeat time.Duration, liveness, concurrency int) worker
 // open starts a fresh link.
 func (s *workerSession) open() {
 	s.up, s.ready, s.over, s.life, s.told, s.packs, s.many, s.frame = false, false, false, "", 0, false, false, 0
-	s.roomy = nil
+	s.roomy, s.paused = nil, false
 	s.said, s.claim = s.concurrency, s.concurrency // READY says it
 	s.due = never
 }
@@ -207,7 +208,7 @@ func (s *workerSession) appendReady(o *batch.Out, service string, self *caps) {
 	}
 	s.wire.appendReady(o, service)
 	if s.wire.several { // PIGATO 0.0.46's worker beats at once
-		s.wire.appendWorkerBeat(o, s.concurrency, "", "")
+		s.wire.appendWorkerBeat(o, s.level(), "", "")
 	}
 }
 
@@ -216,8 +217,16 @@ func (s *workerSession) appendLevel(o *batch.Out, self *caps) {
 	if s.wire.extends {
 		appendHello(o, headerWorker, self)
 	} else {
-		s.wire.appendWorkerBeat(o, s.concurrency, "", "")
+		s.wire.appendWorkerBeat(o, s.level(), "", "")
 	}
+}
+
+// level is what a beat says of how many requests are wanted at a time.
+func (s *workerSession) level() int {
+	if s.paused {
+		return 0
+	}
+	return s.concurrency
 }
 
 // say notes that the broker is told now.
@@ -252,6 +261,8 @@ func (s *workerSession) receive(now instant, m *message, a *arrivals, take func(
 		if t := s.find(m); t != nil {
 			t.seen, t.watched = now, !t.tells
 		}
+		// The answer to the pause, behind all that was given before; or, rarely, to the beat before that.
+		a.leaves = a.leaves || s.paused && m.token == nil
 	case opCredit:
 		if t := s.find(m); t != nil {
 			a.credit = append(a.credit, creditTo{t, m.credit, m.window})
@@ -284,11 +295,12 @@ func (s *workerSession) find(m *message) *task {
 // place of a request back when it hears nothing of it for too long; where its
 // messages were held up, the worker gets the next one before it learns so. That
 // one waits for a place. One of another dialect may have given a request up and
-// has no word for that. Nobody says when a broker has read that the concurrency
-// shrank: until the link ends, it may give as much as it was ever told.
+// has no word for that, or goes by what it assumes before it is told. Nobody says
+// when a broker has read that the concurrency shrank: until the link ends, it may
+// give as much as it was ever told.
 func (s *workerSession) most() int {
 	if s.known() || !s.wire.extends {
-		return 2 * s.claim
+		return max(2*s.claim, s.wire.assumes)
 	}
 	return s.claim
 }
@@ -344,21 +356,15 @@ func (s *workerSession) onRequest(now instant, m *message, a *arrivals, take fun
 }
 
 // overtake makes room for the next request, where a broker gives it while it knows
-// of no other: the oldest was given up, and nobody wants an answer to it.
+// of no other: the one before was given up, and nobody wants an answer to it.
 func (s *workerSession) overtake(a *arrivals) {
-	if len(s.all) < s.concurrency {
-		return
-	}
-	oldest := s.all[0]
-	for _, t := range s.all {
-		if t.since < oldest.since {
-			oldest = t
+	for len(s.all) > 0 {
+		t := s.all[0]
+		s.release(t)
+		if !t.told {
+			t.told = true
+			a.ended = append(a.ended, ending{t, errOvertaken})
 		}
-	}
-	s.release(oldest)
-	if !oldest.told {
-		oldest.told = true
-		a.ended = append(a.ended, ending{oldest, errOvertaken})
 	}
 }
 
@@ -426,7 +432,7 @@ func (s *workerSession) tick(now instant, a *arrivals) instant {
 			a.beat = true
 			s.beatAt = now + s.heartbeat
 		}
-		silent := s.clock.silentSince(s.heard) + lifeLimit(s.told, s.liveness)
+		silent := s.clock.silentSince(s.heard) + s.patience()
 		if now >= silent {
 			s.over, a.drop = true, errBrokerSilent
 		}
@@ -437,6 +443,15 @@ func (s *workerSession) tick(now instant, a *arrivals) instant {
 	}
 	s.due = next
 	return next
+}
+
+// patience is how long the broker may be silent. Where none tells its interval both
+// sides have agreed on one (RFC 18, "regular and agreed-upon intervals"): this worker's.
+func (s *workerSession) patience() time.Duration {
+	if s.wire.extends {
+		return lifeLimit(s.told, s.liveness)
+	}
+	return max(foreignLiveness, lifeLimit(s.heartbeat, s.liveness))
 }
 
 // check ends a request whose time is over or whose client is silent, and
@@ -471,7 +486,7 @@ func (s *workerSession) check(now instant, t *task, a *arrivals) instant {
 // held for half an interval or longer: what is younger will hardly get old.
 func (s *workerSession) appendBeats(o *batch.Out, now instant) {
 	if !s.wire.beatsRequest {
-		s.wire.appendWorkerBeat(o, s.concurrency, "", "")
+		s.wire.appendWorkerBeat(o, s.level(), "", "")
 		return
 	}
 	appendWorkerCommand(o, opHeartbeat, "", "")

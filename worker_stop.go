@@ -25,14 +25,16 @@ const (
 	staying   leaving = iota
 	parting           // the broker was not heard yet: what to say shows when it is
 	draining          // DRAIN was said, or there is no connection: takes nothing new
+	pausing           // a foreign broker was told to give nothing, and has not answered
 	departing         // a foreign broker knows no DRAIN: DISCONNECT goes with the last final
 	departed          // DISCONNECT was sent
 )
 
 // Shutdown tells every broker to send nothing more, waits for the requests in
 // progress until ctx ends, then ends what is left, takes its leave and closes
-// the worker. Requests that a broker of this library sent before it read that
-// are served as well. It returns nil if nothing was cut off, else the cause of
+// the worker. Requests that a broker of this library, or PIGATO's, sent before it
+// read that are served as well; brokers of other makes may give one more upon the
+// last final, which nobody answers. It returns nil if nothing was cut off, else the cause of
 // ctx's end; ErrNotStarted before Start and ErrClosed after Close. A handler
 // must not wait for it.
 func (w *Worker) Shutdown(ctx context.Context) error {
@@ -108,7 +110,9 @@ func (c *workerConn) sayDrain() {
 
 // part says on l that no more requests are wanted, unless that was said or l
 // is not the present link any more. Brokers that did not advertise know no
-// DRAIN; they are told DISCONNECT at once, or with the last final.
+// DRAIN; they are told DISCONNECT at once, or with the last final. PIGATO's gives
+// more until then: it is told a concurrency of 0 before (PIGATO 0.0.46
+// lib/Broker.js, workerAvailable), and answers that, as it does each beat.
 func (c *workerConn) part(l link) {
 	o := l.Begin()
 	defer l.Flush()
@@ -119,6 +123,9 @@ func (c *workerConn) part(l link) {
 	case c.sess.known():
 		c.leaving = draining
 		appendWorkerCommand(o, opDrain, "", "")
+	case c.sess.wire.several && c.sess.ready:
+		c.leaving, c.sess.paused = pausing, true
+		c.sess.appendLevel(o, &c.worker.self)
 	case len(c.sess.all) > 0:
 		c.leaving = departing
 		c.settle()
@@ -138,7 +145,7 @@ func (c *workerConn) awaitSettled(ctx context.Context, since time.Time) {
 		w.mu.Lock()
 		l, unheard, limit := c.link, c.leaving == parting, drainSettle
 		if !unheard {
-			limit = lifeLimit(c.sess.told, w.settings.liveness)
+			limit = c.sess.patience()
 		}
 		w.mu.Unlock()
 		left := time.Until(since.Add(limit))

@@ -1,8 +1,11 @@
 package interop_test
 
 import (
+	"context"
 	"regexp"
 	"strings"
+	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -60,4 +63,64 @@ func TestPigatoExtras(t *testing.T) {
 
 	// A request for a certain worker is refused: there is no such thing here.
 	is(ask("picky", `"x"`, "--options", `{"workerId":"W1"}`), `error "UNSUPPORTED"`)
+}
+
+// Our worker at PIGATO's own broker: what waits there before it comes is answered,
+// though that broker gives it all at once, whatever its concurrency; and one that
+// shuts down while there is no end of requests loses none.
+func TestPigatoBrokerAndOurWorker(t *testing.T) {
+	needPeers(t)
+	_, endpoint := theirBroker(t, foreignBroker{name: "pigato"})
+	c := ourClient(t, endpoint, omdp.PIGATO)
+	if err := c.WaitReady(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	var failed atomic.Int32
+	var calls sync.WaitGroup
+	ask := func() {
+		if m, err := c.Call(context.Background(), "moving", "x"); err != nil || m.String() != "x" {
+			failed.Add(1)
+			t.Errorf("got %q, %v", m, err)
+		}
+	}
+	for range 20 {
+		calls.Go(ask)
+	}
+	until(t, "requests on their way", 20, func() int { return c.Stats().Outstanding - c.Stats().Waiting })
+	first := ourWorker(t, endpoint, omdp.PIGATO)
+	calls.Wait()
+	if s := first.Stats(); s.Succeeded != 20 || s.Dropped != 0 {
+		t.Errorf("stats %+v", s)
+	}
+
+	stop := make(chan struct{})
+	for range 20 {
+		calls.Go(func() {
+			for failed.Load() == 0 {
+				select {
+				case <-stop:
+					return
+				default:
+					ask()
+				}
+			}
+		})
+	}
+	second := ourWorker(t, endpoint, omdp.PIGATO)
+	until(t, "workers of 2 at work", 2, func() (n int) {
+		for _, w := range []*omdp.Worker{first, second} {
+			if w.Stats().Succeeded >= 200 {
+				n++
+			}
+		}
+		return n
+	})
+	if err := first.Shutdown(t.Context()); err != nil {
+		t.Error(err)
+	}
+	close(stop)
+	calls.Wait()
+	if n := failed.Load(); n != 0 {
+		t.Errorf("%d requests failed", n)
+	}
 }
