@@ -7,7 +7,10 @@ import "strings"
 // checkBridge: what a request keeps for the dialects of its peers is counted,
 // and is kept only while it is of use.
 func (k *checker) checkBridge(r *request) {
-	b := &r.bridge
+	b := r.bridge
+	if b == nil {
+		b = &bridge{}
+	}
 	size := int64(0)
 	for _, p := range b.parts {
 		size += int64(len(p)) + partialOverhead
@@ -117,7 +120,7 @@ func (k *checker) checkForeign(w *peer) {
 		if x.takesOver && sl.req == nil {
 			k.bad("S2: worker %q: a place drains, though it takes the next request at once", w.id)
 		}
-		if r := sl.req; r != nil && x.rejects && !r.bridge.has && k.d.lim.totalBytes >= 1<<30 { // else there may have been no room
+		if r := sl.req; r != nil && x.rejects && (r.bridge == nil || !r.bridge.has) && k.d.lim.totalBytes >= 1<<30 { // else there may have been no room
 			k.bad("worker %q: may hand back a request of which nothing is kept", w.id)
 		}
 	}

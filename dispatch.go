@@ -134,7 +134,7 @@ type request struct {
 	form          form   // of data
 	hasOptions    bool
 	block         *batch.Block // kept while queued; nil: data is no block
-	bridge        bridge       // what dialects need of it
+	bridge        *bridge      // what dialects need of it; nil: nothing
 
 	ofClient node[request]
 	inQueue  node[request]
@@ -217,6 +217,7 @@ type dispatcher struct {
 	ghosts       [256]ghost // of late, in a ring
 	ghostAt      int
 	freeRequests []*request
+	freeBridges  []*bridge
 	freeQueues   []*clientQueue
 	x            extra // scratch
 	work         work

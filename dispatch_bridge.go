@@ -24,9 +24,24 @@ type bridge struct {
 	size    int64    // … of them
 }
 
+// bridgeOf gives the bridge of a request, which has none between two peers of
+// this library.
+func (d *dispatcher) bridgeOf(r *request) *bridge {
+	if r.bridge == nil {
+		if n := len(d.freeBridges); n > 0 {
+			r.bridge = d.freeBridges[n-1]
+			d.freeBridges = d.freeBridges[:n-1]
+		} else {
+			r.bridge = &bridge{}
+		}
+	}
+	return r.bridge
+}
+
 // forget lets go what a request kept.
-func (d *dispatcher) forget(b *bridge) {
-	if b.name == "" && !b.has && !b.some && !b.lost && b.back == 0 && b.parts == nil { // as between two peers of this library
+func (d *dispatcher) forget(r *request) {
+	b := r.bridge
+	if b == nil {
 		return
 	}
 	d.letGoKept(b)
@@ -35,6 +50,9 @@ func (d *dispatcher) forget(b *bridge) {
 	*b = bridge{}
 	if cap(last.data)+cap(last.options) <= 16<<10 { // for the next one
 		b.data, b.options = last.data[:0], last.options[:0]
+	}
+	if r.bridge = nil; len(d.freeBridges) < 1<<10 {
+		d.freeBridges = append(d.freeBridges, b)
 	}
 }
 
@@ -48,8 +66,8 @@ func (b *bridge) kept() []byte {
 
 // asks is the name of the service that a client asked for.
 func (r *request) asks() string {
-	if r.bridge.name != "" {
-		return r.bridge.name
+	if b := r.bridge; b != nil && b.name != "" {
+		return b.name
 	}
 	return r.service.name
 }
@@ -327,7 +345,7 @@ func (d *dispatcher) onBareBeat(w *peer, m *message) {
 // given in another form, and what is needed if the worker hands it back. It counts
 // as queued; without room for it, it is not there when the request comes back.
 func (d *dispatcher) retain(r *request, w *peer, data, options []byte, f form) {
-	b := &r.bridge
+	b := d.bridgeOf(r)
 	d.letGoKept(b)
 	whole := w.wire.rejects || d.original != nil
 	if d.original != nil {
@@ -395,7 +413,7 @@ func (d *dispatcher) onReject(w *peer, m *message) {
 	default:
 		r.slot = nil
 		r.attempt--
-		b := &r.bridge
+		b := d.bridgeOf(r)
 		if b.back++; b.back >= r.service.workers || !b.has {
 			d.end(r, statusRejected, "false", "")
 			break
@@ -428,7 +446,7 @@ func (d *dispatcher) join(r *request, m *message) {
 		return
 	}
 	m.saysOf()
-	b := &r.bridge
+	b := d.bridgeOf(r)
 	var parts [][]byte
 	switch {
 	case m.said != saidValue:

@@ -203,7 +203,7 @@ func (d *dispatcher) onRequest(l int, id []byte, p *peer, m *message) {
 	d.stats.Accepted++
 	r := d.addRequest(p, s, m.rid, o, m.pieces, hash)
 	if r.form = m.form; s.name != string(m.service) {
-		r.bridge.name = string(m.service)
+		d.bridgeOf(r).name = string(m.service)
 	}
 	if s.queued == 0 && s.ready.front() != nil {
 		d.give(r, m.data, m.options)
@@ -392,7 +392,7 @@ func (d *dispatcher) removeRequest(r *request) {
 	}
 	s.requests--
 	d.releaseService(s)
-	d.forget(&r.bridge)
+	d.forget(r)
 	r.client, r.service, r.slot, r.queue = nil, nil, nil, nil
 	r.letGo()
 	if len(d.freeRequests) < 1<<14 {

@@ -162,8 +162,9 @@ func (d *dispatcher) move(r *request, to *service) {
 	d.dequeue(r)
 	r.service.requests--
 	asks := r.asks()
-	if r.bridge.name = ""; asks != to.name {
-		r.bridge.name = asks
+	b := d.bridgeOf(r)
+	if b.name = ""; asks != to.name {
+		b.name = asks
 	}
 	r.service = to
 	to.requests++

@@ -339,7 +339,10 @@ func (d *dispatcher) unsent(out *batch.Out, i int, o origin) *request {
 	if !w.parseAtWorker(f, &m) { // our own message, so it is well-formed: it was given before its worker showed its dialect
 		parseAtWorker(f, &m)
 	}
-	b := &r.bridge
+	b := r.bridge
+	if b == nil {
+		b = &bridge{}
+	}
 	switch {
 	case b.whole:
 		m.data, r.form = b.data, b.form

@@ -393,7 +393,7 @@ func (d *dispatcher) onResult(w *peer, sl *slot, r *request, m *message) bool {
 		}
 		return false
 	}
-	if r.bridge.parts != nil {
+	if r.bridge != nil && r.bridge.parts != nil {
 		d.finishJoined(r, m)
 	}
 	r.reported = !m.neverBegan()
