@@ -41,7 +41,8 @@ type BrokerConfig struct {
 	// are told; 10 ms to 24 h, default 2.5 s.
 	Heartbeat time.Duration
 	// Liveness is after how many of its own heartbeats a silent peer is lost;
-	// 2 to 1,000, default 3. Peers that tell no interval are lost after 15 s.
+	// 2 to 1,000, default 3. Peers that tell no interval are lost after so many of
+	// the broker's, which they have to agree on, and not before 15 s.
 	Liveness int
 	// Timeout is that of requests whose client gives none; default 60 s,
 	// negative for none.

@@ -61,7 +61,9 @@ type ClientConfig struct {
 	// Heartbeat is the interval of the heartbeats. Default 2.5 s, 10 ms to 24 h.
 	Heartbeat time.Duration
 	// Liveness is how many of its own intervals the broker may be silent
-	// before it counts as lost. Default 3, 2 to 1,000.
+	// before it counts as lost. Default 3, 2 to 1,000. A broker that does not tell its
+	// interval may be silent for so many of the client's, which it has to agree on, and
+	// for 15 s at least.
 	Liveness int
 
 	// ReconnectMin and ReconnectMax bound the wait before a lost connection is

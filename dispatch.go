@@ -424,7 +424,7 @@ func (d *dispatcher) onTick(p *peer) {
 		d.onWorkerTick(p)
 		return
 	}
-	limit := d.clientLimit(p)
+	limit := d.limitOf(p)
 	since := d.clock.silentSince(p.seen)
 	switch quiet := d.now-since >= limit; {
 	case quiet && p.beats && p.ignoredUntil > d.now: // what it did is remembered

@@ -111,7 +111,7 @@ func (b *book) sessions() {
 		if c.service != nil {
 			s.service = c.service.name
 		}
-		if limit := lifeLimit(c.told, w.d.lim.liveness); s.limit != limit {
+		if limit := lifeLimit(c.told, w.d.lim.heartbeat, w.d.lim.liveness); s.limit != limit {
 			s.limit, s.since = limit, w.now
 		}
 		s.adv, s.beats = c.adv, c.beats

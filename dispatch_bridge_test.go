@@ -316,3 +316,29 @@ func TestLargeScratch(t *testing.T) {
 		t.Errorf("%d accepted, %d bytes kept for a request", s.d.stats.Accepted, n)
 	}
 }
+
+// TestSlowByAgreement: a peer that does not tell its interval has agreed to the broker's.
+func TestSlowByAgreement(t *testing.T) {
+	for worker, c := range map[string]struct{ ready, beat, lost string }{
+		"w":        {"W|1|s", "W|4", "w< W|5"},
+		"pigato:w": {"W|1|s", "W|4||{}", "pigato:w< W|5"},
+		"mdp02:w":  {`MDPW02|\x01|s`, `MDPW02|\x05`, `mdp02:w< MDPW02|\x06`},
+		"mdp01:w":  {`|MDPW01|\x01|s`, `|MDPW01|\x04`, `mdp01:w< |MDPW01|\x05`},
+	} {
+		t.Run(worker, func(t *testing.T) {
+			s := newTestScript(t, func(l *limits) { l.heartbeat = 20 * time.Second })
+			s.do(worker + "> " + c.ready)
+			for range 5 {
+				if got := strings.Join(s.do("+20s\n"+worker+"> "+c.beat), "\n"); strings.Contains(got, c.lost) {
+					t.Fatalf("lost while it beats as agreed: %s", got)
+				}
+			}
+			if got := strings.Join(s.do("+59s"), "\n"); strings.Contains(got, c.lost) {
+				t.Errorf("lost before three intervals: %s", got)
+			}
+			if got := strings.Join(s.do("+2s"), "\n"); !strings.Contains(got, c.lost) {
+				t.Errorf("kept after three intervals: %s", got)
+			}
+		})
+	}
+}

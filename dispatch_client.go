@@ -102,7 +102,7 @@ func (d *dispatcher) rekey(p *peer, key uint64) {
 // watch notes that a client beats, so that its silence will be noticed in time.
 func (d *dispatcher) watch(p *peer) {
 	p.beats = true
-	if at := d.now + d.clientLimit(p); at < p.timer.at {
+	if at := d.now + d.limitOf(p); at < p.timer.at {
 		d.timers.set(&p.timer, at)
 	}
 }
@@ -442,4 +442,7 @@ func (d *dispatcher) clientGone(p *peer, reason string) {
 	d.removePeer(p)
 }
 
-func (d *dispatcher) clientLimit(p *peer) time.Duration { return lifeLimit(p.told, d.lim.liveness) }
+// limitOf is how long p may be silent.
+func (d *dispatcher) limitOf(p *peer) time.Duration {
+	return lifeLimit(p.told, d.lim.heartbeat, d.lim.liveness)
+}

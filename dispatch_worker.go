@@ -223,7 +223,7 @@ func (d *dispatcher) onReady(l int, id []byte, p *peer, m *message) {
 	d.note(noteWorkerReady, p, "")
 	d.greet(p)
 	p.beatAt = d.now + d.lim.heartbeat
-	d.timers.set(&p.timer, min(p.beatAt, d.now+lifeLimit(p.told, d.lim.liveness), p.clearTime()))
+	d.timers.set(&p.timer, min(p.beatAt, d.now+d.limitOf(p), p.clearTime()))
 	d.setReady(p)
 	d.pump(s)
 }
@@ -508,7 +508,7 @@ func (d *dispatcher) drainSlot(sl *slot, cause string) {
 
 // onWorkerTick beats (I18), and looks at what the worker owes.
 func (d *dispatcher) onWorkerTick(w *peer) {
-	limit := lifeLimit(w.told, d.lim.liveness)
+	limit := d.limitOf(w)
 	next := d.clock.silentSince(w.seen) + limit
 	if next <= d.now {
 		d.disconnectWorker(w, "silent")

@@ -11,7 +11,7 @@ const never instant = 1<<63 - 1
 
 // Defaults for all roles (protocol.md: 2.5 s at zmq-omdp's
 // last revision; a peer that told its interval is lost after three of them,
-// any other after 15 s, three of the 5 s that Node peers use).
+// any other after 15 s, three of the 5 s that Node peers use, at the least).
 const (
 	defaultHeartbeat = 2500 * time.Millisecond
 	defaultLiveness  = 3
@@ -19,10 +19,11 @@ const (
 )
 
 // lifeLimit is how long a peer may be silent: liveness of its own intervals if
-// it told one (0: it did not).
-func lifeLimit(told time.Duration, liveness int) time.Duration {
+// it told one (0: it did not). Else both sides have agreed on one (RFC 18, "regular
+// and agreed-upon intervals"), so that it is own, and at least what Node's peers have.
+func lifeLimit(told, own time.Duration, liveness int) time.Duration {
 	if told <= 0 {
-		return foreignLiveness
+		return max(foreignLiveness, own*time.Duration(liveness))
 	}
 	return told * time.Duration(liveness)
 }

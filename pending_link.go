@@ -203,13 +203,9 @@ func (t *pendingTable) interval(l *tableLink) time.Duration {
 	return t.beat
 }
 
-// patience is how long the broker may be silent. One that answers each beat and does
-// not tell its interval is asked by ours.
+// patience is how long the broker may be silent.
 func (t *pendingTable) patience(l *tableLink) time.Duration {
-	if l.told > 0 {
-		return lifeLimit(l.told, t.liveness)
-	}
-	return max(foreignLiveness, t.beat*time.Duration(t.liveness))
+	return lifeLimit(l.told, t.beat, t.liveness)
 }
 
 // turn does what is due on a connection at now and sets its alarm to when it

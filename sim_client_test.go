@@ -397,7 +397,7 @@ func (c *simClient) windows(now instant) {
 	}
 	for i := range c.all() {
 		if k := &c.conns[i]; k.link != nil && k.known.armed {
-			if quiet := now - max(k.known.heard, c.graceOf); quiet > lifeLimit(k.known.told, c.w.conf.liveness)+c.hb+slack {
+			if quiet := now - max(k.known.heard, c.graceOf); quiet > lifeLimit(k.known.told, c.hb, c.w.conf.liveness)+c.hb+slack {
 				c.w.fail("%s keeps %s after %v of silence", c.name, k.link.id, quiet)
 			}
 		}

@@ -44,8 +44,8 @@ type WorkerConfig struct {
 	Heartbeat time.Duration
 	// Liveness is how many of its own intervals the broker may be silent
 	// before it counts as lost. Default 3, 2 to 1,000. A broker that does not tell its
-	// interval may be silent for 15 s; of other dialects, where it is agreed on, for
-	// so many of the worker's if that is more.
+	// interval may be silent for so many of the worker's, which it has to agree on, and
+	// for 15 s at least.
 	Liveness int
 
 	// ReconnectMin and ReconnectMax bound the wait before a lost connection is

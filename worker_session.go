@@ -445,13 +445,9 @@ func (s *workerSession) tick(now instant, a *arrivals) instant {
 	return next
 }
 
-// patience is how long the broker may be silent. Where none tells its interval both
-// sides have agreed on one (RFC 18, "regular and agreed-upon intervals"): this worker's.
+// patience is how long the broker may be silent.
 func (s *workerSession) patience() time.Duration {
-	if s.wire.extends {
-		return lifeLimit(s.told, s.liveness)
-	}
-	return max(foreignLiveness, lifeLimit(s.heartbeat, s.liveness))
+	return lifeLimit(s.told, s.heartbeat, s.liveness)
 }
 
 // check ends a request whose time is over or whose client is silent, and
