@@ -91,8 +91,9 @@ func limitHeartbeats(t *testing.T) {
 		}
 		// The usual heartbeat: of a shorter one half is soon lost on a loaded machine,
 		// and whoever was away for half a beat counts nobody's silence before.
-		b := startBroker(t, newEndpoint(t, "inproc"), &omdp.BrokerConfig{Heartbeat: 2500 * time.Millisecond, Liveness: 3})
-		w, c := dialRaw(t, b.Endpoint()), addClient(t, b, nil)
+		const beat = 2500 * time.Millisecond
+		b := startBroker(t, newEndpoint(t, "inproc"), &omdp.BrokerConfig{Heartbeat: beat, Liveness: 5})
+		w, c := dialRaw(t, b.Endpoint()), addClient(t, b, &omdp.ClientConfig{Heartbeat: beat})
 		start := time.Now()
 		w.say("W|1|echo")
 		ended := make(chan error, 1)
