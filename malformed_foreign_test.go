@@ -236,6 +236,12 @@ func foreignFinal(d Dialect, token, rid string) string {
 func fakeDialectWorker(t testing.TB, d Dialect, config *WorkerConfig, h Handler) (*Worker, *fakeNet) {
 	t.Helper()
 	n := newFakeNet()
+	return stagedWorker(t, n, d, config, h), n
+}
+
+// stagedWorker is one on links of n.
+func stagedWorker(t testing.TB, n *fakeNet, d Dialect, config *WorkerConfig, h Handler) *Worker {
+	t.Helper()
 	f := WorkerConfig{}
 	if config != nil {
 		f = *config
@@ -252,7 +258,7 @@ func fakeDialectWorker(t testing.TB, d Dialect, config *WorkerConfig, h Handler)
 	if err := w.Start(); err != nil {
 		t.Fatal(err)
 	}
-	return w, n
+	return w
 }
 
 func TestMalformedForeignWorker(t *testing.T) {

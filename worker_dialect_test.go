@@ -343,6 +343,26 @@ func TestDialectPigatoShutdown(t *testing.T) {
 	})
 }
 
+// Whoever does the exchange in which the connection comes, the worker beats from then on.
+func TestBeatsWhoeverConnects(t *testing.T) {
+	for _, d := range []Dialect{OMDP, OMDPFinal, PIGATO, MDP02, MDP01} {
+		bubble(t, d.String(), func(t *testing.T) {
+			n := newFakeNet()
+			n.blocked = true
+			w := stagedWorker(t, n, d, &WorkerConfig{Heartbeat: testBeat}, echo)
+			defer w.Close()
+			l := n.next(t)
+			synctest.Wait() // its session has nothing to wait for
+			l.hold(false)   // on this goroutine
+			l.sent()
+			pass(testBeat + testBeat/2)
+			if got := l.sent(); len(got) != 1 {
+				t.Errorf("sent %q, want a beat", got)
+			}
+		})
+	}
+}
+
 // A broker of another make does not tell its interval: it is the worker's, as agreed,
 // so one that is slow by agreement is not lost after 15 s.
 func TestDialectSlowBroker(t *testing.T) {

@@ -81,6 +81,7 @@ func (c *workerConn) up(l link) {
 	defer c.worker.mu.Unlock()
 	c.sess.connected(now)
 	c.worker.stats.Connections++
+	l.Wake() // another goroutine may have sent READY: the session's knows of no beat yet
 }
 
 func (c *workerConn) deliver(l link, in *batch.In) {
